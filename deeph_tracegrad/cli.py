@@ -1,0 +1,215 @@
+"""The command `deeph-tracegrad`: one thin function a subcommand.
+
+Imports that take time stand inside the functions, so that `--help` is immediate.
+"""
+
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from deeph_tracegrad import __version__
+from deeph_tracegrad.errors import TracegradError
+
+app = typer.Typer(
+    name="deeph-tracegrad",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+EXIT_SOME_FAILED = 1
+EXIT_ERROR = 2
+EXIT_CRASH = 3
+EXIT_INTERRUPTED = 130
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"deeph-tracegrad {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of every error.")] = False,
+) -> None:
+    """From DFT runs to the electronic structure of materials too large for DFT.
+
+    preprocess -> train -> predict -> bands; each command has its own --help.
+    """
+
+
+@app.command()
+def preprocess(
+    runs: Annotated[
+        list[str], typer.Argument(help="Run folders (OpenMX, ABACUS, DeepH), folders that hold some, or globs.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The dataset folder to write, or to complete.")],
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; by default one a core. Under mpirun the ranks share the runs.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first run that cannot be used.")] = False,
+    allow_unconverged: Annotated[
+        bool, typer.Option("--allow-unconverged", help="Use runs whose self-consistency was not reached.")
+    ] = False,
+) -> None:
+    """Turn DFT runs into a graph dataset for training."""
+    from deeph_tracegrad.preprocess.build import build_dataset
+
+    report = build_dataset(runs, out, workers=workers, strict=strict, allow_unconverged=allow_unconverged)
+    if report.failures:
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="One run: an OpenMX, ABACUS or DeepH folder.")],
+    destination: Annotated[Path, typer.Argument(help="The folder to write.")],
+    to: Annotated[Literal["deeph", "deeph-legacy"], typer.Option("--to", help="Format to write.")] = "deeph",
+    local_coordinates: Annotated[
+        bool,
+        typer.Option("--local-coordinates", help="Also write rc.h5 and rh.h5, as DeepH v1 needs (deeph-legacy only)."),
+    ] = False,
+) -> None:
+    """Write a run in the current or the legacy DeepH format."""
+    from deeph_tracegrad.preprocess.convert import convert as convert_run
+
+    convert_run(source, destination, to, local_coordinates=local_coordinates)
+
+
+@app.command()
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A run, a DeepH folder, a dataset or a checkpoint.")],
+) -> None:
+    """Show what a run, a DeepH folder, a dataset or a checkpoint holds, and what is suspicious in it."""
+    from deeph_tracegrad.preprocess.check import inspect as inspect_path
+
+    inspect_path(path)
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="TOML file; see the annotated ones in configs/.")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Override one key: section.key=value. Repeatable.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint in the config's run folder.")
+    ] = False,
+) -> None:
+    """Train a network on a dataset; `mpirun -n N deeph-tracegrad train ...` for N ranks."""
+    from deeph_tracegrad.config import load_config
+    from deeph_tracegrad.training.loop import train as run_training
+
+    run_training(load_config(config, settings or []), resume=resume)
+
+
+@app.command()
+def evaluate(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of `train`.")],
+    dataset: Annotated[Path, typer.Argument(help="A dataset of `preprocess`.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Prefix of the table and picture files; none by default.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")] = "auto",
+) -> None:
+    """Errors of a checkpoint on a labelled dataset, by element pair and orbital pair."""
+    from deeph_tracegrad.training.evaluate import evaluate as run_evaluation
+
+    run_evaluation(checkpoint, dataset, out, device)
+
+
+@app.command()
+def predict(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of `train`.")],
+    folders: Annotated[list[str], typer.Argument(help="Runs or DeepH folders with a structure and an overlap; globs.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write one DeepH folder a structure into.")],
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")] = "auto",
+) -> None:
+    """Predict H(R) for structures with a known overlap."""
+    from deeph_tracegrad.inference.predict import predict as predict_hamiltonians
+    from deeph_tracegrad.preprocess.runs import find_runs, read_material
+
+    runs = find_runs(folders)
+    failures = predict_hamiltonians(checkpoint, runs, read_material, out, device)
+    if failures:
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+@app.command()
+def bands(
+    folder: Annotated[Path, typer.Argument(help="A run or a DeepH folder, labelled or predicted.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Prefix of the files to write: PREFIX.h5, PREFIX.png.")],
+    kpath: Annotated[
+        str,
+        typer.Option(
+            help="'auto'; corners such as 'G 0 0 0, K 1/3 1/3 0, M 1/2 0 0'; or a file: K_PATH of DeepH-dock, "
+            "openmx.dat with a Band.kpath, or one 'label x y z' a line."
+        ),
+    ] = "auto",
+    window: Annotated[
+        tuple[float, float] | None,
+        typer.Option(help="Energies LO HI around the Fermi level, in eV; by default all bands of a small cell."),
+    ] = None,
+    num_bands: Annotated[
+        int | None, typer.Option("--num-bands", min=1, help="Only this many bands, nearest to the Fermi level.")
+    ] = None,
+    compare: Annotated[
+        Path | None,
+        typer.Option(help="A reference to draw underneath and measure against: a folder, or an openmx.Band file."),
+    ] = None,
+    density: Annotated[float, typer.Option(min=1.0, help="k-points for each 1/Å of path (without 2π).")] = 100.0,
+    fermi: Annotated[
+        float | None, typer.Option("--fermi", help="Fermi level in eV; by default from the electron count.")
+    ] = None,
+) -> None:
+    """Band structure of H(R), S(R) along a path, with the Fermi level, as HDF5 and picture."""
+    from deeph_tracegrad.inference.bands import BandOptions, run_bands
+    from deeph_tracegrad.preprocess.runs import read_material
+
+    options = BandOptions(
+        kpath=kpath, window=window, num_bands=num_bands, density=density, fermi_level=fermi
+    )
+    run_bands(folder, out, options, read_material, compare=compare)
+
+
+def main() -> None:
+    """Run the command; a user's mistake ends with its message and exit code 2, a crash with error.log and 3."""
+    debug = "--debug" in sys.argv[1:]
+    try:
+        app()
+    except TracegradError as error:
+        if debug:
+            traceback.print_exc()
+        typer.secho(f"error: {error}", fg="red", err=True)
+        _leave(EXIT_ERROR)
+    except KeyboardInterrupt:
+        typer.secho("interrupted", fg="red", err=True)
+        _leave(EXIT_INTERRUPTED)
+    except Exception as error:  # noqa: BLE001  the last place that can turn a crash into a message
+        log = Path("error.log")
+        log.write_text(traceback.format_exc(), encoding="utf-8")
+        if debug:
+            traceback.print_exc()
+        typer.secho(
+            f"internal error: {type(error).__name__}: {error}\nThe traceback is in {log.resolve()}; please report it.",
+            fg="red",
+            err=True,
+        )
+        _leave(EXIT_CRASH)
+
+
+def _leave(code: int) -> None:
+    """Exit, and take the other ranks along: one that is left waiting would hang."""
+    if "mpi4py.MPI" in sys.modules:
+        from deeph_tracegrad.parallel import world
+
+        world().abort(code)
+    sys.exit(code)

@@ -1,0 +1,40 @@
+"""What the user sees while a command runs: lines and progress bars, from the main rank only."""
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from deeph_tracegrad.parallel import world
+
+Item = TypeVar("Item")
+
+out = Console(highlight=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(text: str = "") -> None:
+    """Print one line of results on the main rank; square brackets are text, not markup."""
+    if world().is_main:
+        out.print(text, markup=False)
+
+
+def warn(text: str) -> None:
+    """Print a warning to standard error, from whichever rank meets it."""
+    errors.print(f"warning: {text}", markup=False, style="yellow")
+
+
+def progress(items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
+    """The items, with a bar that shows count, elapsed and remaining time: main rank and terminal only."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    visible = world().is_main and errors.is_terminal
+    with Progress(*columns, console=errors, disable=not visible, transient=True) as bar:
+        yield from bar.track(items, total=total, description=label)

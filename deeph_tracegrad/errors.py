@@ -1,0 +1,40 @@
+"""The exceptions a user can meet.
+
+Each message is one or more sentences: what was read, where, what was expected, what to do.
+The command line prints the message alone and exits with 2.
+"""
+
+from pathlib import Path
+
+
+class TracegradError(Exception):
+    """Base of every error that the user, not the program, can mend."""
+
+
+class ReadError(TracegradError):
+    """A file or folder that could not be read as what it should be."""
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = Path(path)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type, tuple[Path, str]]:
+        """Survive the way from a worker process: the message alone would not rebuild both arguments."""
+        return type(self), (self.path, self.reason)
+
+
+class ConfigError(TracegradError):
+    """A configuration that names an unknown key or holds a value of the wrong kind."""
+
+
+class MismatchError(TracegradError):
+    """Two things that do not fit together: runs, a dataset and a checkpoint, a checkpoint and a structure."""
+
+
+class TrainingError(TracegradError):
+    """A training that cannot go on."""
+
+
+class SolverError(TracegradError):
+    """An eigenproblem that cannot be solved as posed."""

@@ -1,0 +1,64 @@
+"""Ranks under mpirun. Without mpirun, or where no MPI library can be loaded, there is one rank and nothing changes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from mpi4py.MPI import Intracomm
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class World:
+    """The ranks of this run.
+
+    local_rank: this rank's number among those on the same machine.
+    communicator: None where MPI is not to be had.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    communicator: "Intracomm | None" = None
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this rank speaks to the user and writes shared files."""
+        return self.rank == 0
+
+    def share(self, items: Sequence[Item]) -> Sequence[Item]:
+        """The items that this rank works on: every size-th one."""
+        return items[self.rank :: self.size]
+
+    def broadcast(self, value: Any) -> Any:
+        """The main rank's value, on every rank."""
+        return value if self.communicator is None else self.communicator.bcast(value)
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value in rank order, on every rank."""
+        return [value] if self.communicator is None else self.communicator.allgather(value)
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        if self.communicator is not None:
+            self.communicator.Barrier()
+
+    def abort(self, code: int) -> None:
+        """End every rank when one cannot go on, so that none waits for it."""
+        if self.communicator is not None and self.size > 1:
+            self.communicator.Abort(code)
+
+
+@cache
+def world() -> World:
+    """The ranks of this run; MPI starts at the first call."""
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError):  # mpi4py raises RuntimeError where it finds no MPI library
+        return World()
+    everyone = MPI.COMM_WORLD
+    machine = everyone.Split_type(MPI.COMM_TYPE_SHARED)
+    return World(everyone.Get_rank(), everyone.Get_size(), machine.Get_rank(), everyone)
