@@ -1,6 +1,6 @@
 """Matrices between local orbitals, stored as atom-pair blocks.
 
-Shape letters: N atoms, E pairs (edges), B flat block entries, k pairs of one shape.
+Shape letters: N atoms, E pairs (edges), B flat block entries, M orbitals, k pairs of one shape.
 """
 
 from collections.abc import Iterator, Sequence
@@ -87,28 +87,32 @@ class BlockMatrix:
     def on_pairs(self, pairs: np.ndarray) -> "BlockMatrix":
         """The matrix on another list of pairs: blocks that it lacks are zero, blocks not listed are left out."""
         source = find_pairs(self.pairs, pairs)
-        result = BlockMatrix.of(pairs, np.zeros(block_offsets(pairs, self.sizes)[-1], self.entries.dtype), self.sizes)
-        for _, members, places in result.stacks():
-            found = source[members] >= 0
-            start = self.offsets[source[members[found]], None]
-            result.entries[places[found]] = self.entries[start + np.arange(places.shape[1])]
-        return result
+        offsets = block_offsets(pairs, self.sizes)
+        lengths = np.diff(offsets)
+        found = np.repeat(source >= 0, lengths)
+        places = np.repeat(self.offsets[source] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        entries = np.zeros(offsets[-1], self.entries.dtype)
+        entries[found] = self.entries[places[found]]
+        return BlockMatrix.of(pairs, entries, self.sizes)
 
     def symmetrised(self) -> tuple["BlockMatrix", float]:
         """(A + A†) / 2, and the largest |A - A†| before.
 
         A block whose partner is missing is kept and its partner added.
         """
-        adjoint = self.adjoint()
-        missing = self.reverse < 0
-        pairs = np.concatenate([self.pairs, adjoint.pairs[missing]])
-        own, other = self.on_pairs(pairs), adjoint.on_pairs(pairs)
-        both = np.repeat(
-            np.concatenate([~missing, np.zeros(missing.sum(), dtype=bool)]),
-            np.diff(own.offsets),
-        )
-        violation = float(np.abs(own.entries - other.entries)[both].max(initial=0.0))
-        return own.with_entries((own.entries + other.entries) * np.where(both, 0.5, 1.0)), violation
+        lone = self.reverse < 0
+        if lone.any():
+            adjoint = self.adjoint()
+            pairs = np.concatenate([self.pairs, adjoint.pairs[lone]])
+            entries = np.concatenate([self.entries, adjoint.entries[np.repeat(lone, np.diff(self.offsets))]])
+            return BlockMatrix.of(pairs, entries, self.sizes).symmetrised()
+        adjoint_entries = np.empty_like(self.entries)
+        for (rows, columns), members, places in self.stacks():
+            partner_places = self.offsets[self.reverse[members], None] + np.arange(rows * columns)
+            stack = self.entries[partner_places].reshape(-1, columns, rows)
+            adjoint_entries[places] = stack.conj().transpose(0, 2, 1).reshape(len(places), -1)
+        violation = float(np.abs(self.entries - adjoint_entries).max(initial=0.0))
+        return self.with_entries((self.entries + adjoint_entries) / 2), violation
 
     def reordered(self, orders: Sequence[OrbitalOrder], kinds: np.ndarray) -> "BlockMatrix":
         """Every atom's orbitals in another order.
@@ -124,6 +128,23 @@ class BlockMatrix:
         return self.with_entries(entries)
 
 
+def dense_at_k(matrix: BlockMatrix, k: np.ndarray) -> np.ndarray:
+    """A(k) = sum_R exp(+2 pi i k.R) A(R) as one dense matrix, (M, M) complex128, for small cells and for checks.
+
+    k: (3,) in fractions of the reciprocal vectors. Atom i's rows follow those of atom i-1; with spinors, its up rows
+    come before its down rows.
+    """
+    starts = np.concatenate([[0], np.cumsum(matrix.sizes)])
+    result = np.zeros((starts[-1], starts[-1]), dtype=np.complex128)
+    phases = np.exp(2j * np.pi * (matrix.pairs[:, :3] @ np.asarray(k, dtype=float)))
+    for (rows, columns), members, places in matrix.stacks():
+        blocks = phases[members, None, None] * matrix.entries[places].reshape(-1, rows, columns)
+        row = starts[matrix.pairs[members, 3], None, None] + np.arange(rows)[:, None]
+        column = starts[matrix.pairs[members, 4], None, None] + np.arange(columns)
+        np.add.at(result, (row, column), blocks)
+    return result
+
+
 def block_offsets(pairs: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Where each block begins in the flat entries, (E+1,) int64."""
     lengths = sizes[pairs[:, 3]] * sizes[pairs[:, 4]]
@@ -133,6 +154,14 @@ def block_offsets(pairs: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 def reversed_pairs(pairs: np.ndarray) -> np.ndarray:
     """(R, i, j) -> (-R, j, i), (E, 5)."""
     return np.concatenate([-pairs[:, :3], pairs[:, [4, 3]]], axis=1)
+
+
+def union_pairs(*lists: np.ndarray) -> np.ndarray:
+    """The pairs of the first list, then those of each next one that are new, (E, 5) int32."""
+    union = lists[0]
+    for pairs in lists[1:]:
+        union = np.concatenate([union, pairs[find_pairs(union, pairs) < 0]])
+    return union.astype(np.int32)
 
 
 def find_pairs(pairs: np.ndarray, wanted: np.ndarray) -> np.ndarray:

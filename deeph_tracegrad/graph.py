@@ -1,0 +1,78 @@
+"""Crystals as graphs for the network, and how they are batched.
+
+Shape letters: N atoms, E edges, G graphs, D target coefficients.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch_geometric.data import Data
+
+from deeph_tracegrad.blocks import BlockMatrix
+from deeph_tracegrad.material import Material
+from deeph_tracegrad.orbitals import Basis
+from deeph_tracegrad.samples import Sample, build_sample
+from deeph_tracegrad.targets import TargetLayout
+
+# torch_geometric shifts attributes by their names; this table says what each attribute really counts.
+_COUNTS = {"edge_index": "atoms", "reverse_edge": "edges"}
+
+
+class HamiltonianGraph(Data):
+    """One crystal, or several after `Batch.from_data_list`.
+
+    species: (N,) int64, places in the basis. positions: (N, 3) Å. cell: (G, 3, 3) Å, rows.
+    edge_index: (2, E) int64, atoms i and j. Each atom has exactly one on-site edge, i = j with a zero vector.
+    edge_shift: (E, 3) int64, the cell R of j. edge_vec: (E, 3) Å. edge_frame: (E, 3, 3), rows are the local axes.
+    reverse_edge: (E,) int64, the edge (-R, j, i).
+    target: (E, D) eV, H as irrep coefficients in the edges' frames; only if labelled.
+    Numbers are float64; the network casts them.
+    """
+
+    @classmethod
+    def from_sample(cls, sample: Sample, basis: Basis, layout: TargetLayout | None = None) -> "HamiltonianGraph":
+        """A sample as a graph; with targets if it is labelled and a layout is given."""
+        species = basis.species(sample.elements)
+        graph = cls(
+            species=torch.from_numpy(species),
+            positions=torch.from_numpy(sample.positions),
+            cell=torch.from_numpy(sample.cell)[None],
+            edge_index=torch.from_numpy(sample.pairs[:, 3:].T.astype(np.int64)),
+            edge_shift=torch.from_numpy(sample.pairs[:, :3].astype(np.int64)),
+            edge_vec=torch.from_numpy(sample.vectors),
+            edge_frame=torch.from_numpy(sample.frames),
+            reverse_edge=torch.from_numpy(sample.reverse),
+            num_nodes=len(species),
+        )
+        if layout is not None and sample.blocks is not None:
+            sizes = np.array([element.num_orbitals for element in basis.bases])[species] * layout.spin.components
+            matrices = [BlockMatrix.of(sample.pairs, entries, sizes) for entries in sample.blocks]
+            graph.target = layout.coefficients(torch.from_numpy(layout.pack(matrices, species)))
+        return graph
+
+    @property
+    def on_site(self) -> torch.Tensor:
+        """(E,) bool, the edges from an atom to itself."""
+        return (self.edge_index[0] == self.edge_index[1]) & (self.edge_shift == 0).all(dim=1)
+
+    @property
+    def pairs(self) -> np.ndarray:
+        """(E, 5) int32, `[R1, R2, R3, i, j]` of each edge."""
+        return torch.cat([self.edge_shift, self.edge_index.T], dim=1).cpu().numpy().astype(np.int32)
+
+    def __inc__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> int:  # noqa: ARG002
+        """What is added to an attribute of the following graphs in a batch."""
+        return {"atoms": self.num_nodes, "edges": self.num_edges}.get(_COUNTS.get(key, ""), 0)
+
+    def __cat_dim__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> int:  # noqa: ARG002
+        """The dimension along which graphs are joined in a batch."""
+        return 1 if key == "edge_index" else 0
+
+
+def build_graph(material: Material, pairs: np.ndarray, basis: Basis) -> HamiltonianGraph:
+    """An unlabelled graph for prediction.
+
+    pairs: (E, 5) int, the edges, such as those of the overlap. basis: the network's, which numbers the species.
+    """
+    return HamiltonianGraph.from_sample(build_sample(material, "structure", pairs), basis)

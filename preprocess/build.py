@@ -1,0 +1,256 @@
+"""From DFT runs to a graph dataset: in parallel, resumable, one bad run never costs the others."""
+
+import json
+import multiprocessing
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+
+from deeph_tracegrad.console import progress, say, warn
+from deeph_tracegrad.dataset import INDEX, IndexEntry, basis_from_json, index_content, write_index
+from deeph_tracegrad.errors import MismatchError, ReadError, TracegradError
+from deeph_tracegrad.material import Material
+from deeph_tracegrad.orbitals import Basis, SpinMode
+from deeph_tracegrad.parallel import world
+from deeph_tracegrad.preprocess.runs import Run, find_runs, read_material
+from deeph_tracegrad.samples import Sample, build_sample
+from deeph_tracegrad.shards import digest, open_shard, write_shard
+
+# Runs whose samples share a file: what an interruption can cost a worker.
+_SHARD_RUNS = 32
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that could not be used, and why."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What became of the runs. kept: samples that were in the dataset before."""
+
+    built: int
+    kept: int
+    failures: tuple[Failure, ...]
+
+
+@dataclass(frozen=True)
+class _Task:
+    runs: tuple[Run, ...]
+    folder: Path
+    strict: bool
+    allow_unconverged: bool
+
+
+@dataclass(frozen=True)
+class _Union:
+    """What all samples have in common. source: a run that has it, for messages."""
+
+    basis: Basis
+    spin: SpinMode
+    source: str
+
+    def joined(self, earlier: "_Union | None") -> "_Union":
+        """The union with what came before.
+
+        Raises:
+            MismatchError: they do not fit together; names a run of each.
+        """
+        if earlier is None:
+            return self
+        try:
+            if earlier.spin != self.spin:
+                raise MismatchError(f"spin is {earlier.spin} in one and {self.spin} in the other")  # noqa: TRY301
+            return _Union(earlier.basis.merged(self.basis), self.spin, earlier.source)
+        except MismatchError as error:
+            raise MismatchError(f"{earlier.source} and {self.source} cannot share a dataset: {error}") from error
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one task made."""
+
+    entries: tuple[IndexEntry, ...]
+    failures: tuple[Failure, ...]
+    union: _Union | None
+    unknown_convergence: int
+
+
+def build_dataset(
+    patterns: Sequence[str],
+    out: Path,
+    *,
+    workers: int | None = None,
+    strict: bool = False,
+    allow_unconverged: bool = False,
+) -> BuildReport:
+    """Read runs and write (or complete) the dataset folder `out`.
+
+    patterns: run folders, folders that hold some, globs. workers: processes; under mpirun the ranks share the work.
+
+    Raises:
+        ReadError: no run found, none usable, or, if `strict`, the first that is not.
+        MismatchError: two runs do not fit together; both are named.
+    """
+    start = time.perf_counter()
+    runs = find_runs(patterns)
+    kept, union = _existing(out, runs)
+    known = {entry.source for entry in kept}
+    todo = [run for run in runs if _source(run) not in known]
+    say(f"{len(runs)} runs found, {len(runs) - len(todo)} of them in {out} already")
+    size = _shard_size(len(todo), workers)
+    tasks = [
+        _Task(tuple(todo[first : first + size]), out, strict, allow_unconverged)
+        for first in range(0, len(todo), size)
+    ]
+    entries, failures, unknown = list(kept), [], 0
+    for part in _performed(tasks, workers):
+        failures += part.failures
+        unknown += part.unknown_convergence
+        union = part.union.joined(union) if part.union else union
+        entries += part.entries
+    for failure in failures if world().is_main else ():
+        warn(f"skipped {failure.path}: {failure.reason}")
+    if union is None:
+        raise ReadError(out, f"not written: none of the {len(runs)} runs can be used")
+    if world().is_main:
+        write_index(out, union.basis, union.spin, _named(entries, runs))
+    world().barrier()
+    if unknown:
+        say(f"{unknown} runs do not tell whether their self-consistency was reached")
+    say(
+        f"{out}: {len(entries)} samples ({len(entries) - len(kept)} new), {sum(entry.edges for entry in entries)} "
+        f"edges, {union.basis.describe()}, spin {union.spin}; {len(failures)} runs skipped; "
+        f"{time.perf_counter() - start:.1f} s"
+    )
+    return BuildReport(len(entries) - len(kept), len(kept), tuple(failures))
+
+
+def _existing(out: Path, runs: Sequence[Run]) -> tuple[list[IndexEntry], _Union | None]:
+    """The samples in the shards of `out`, also of an interrupted command, without those whose run changed since."""
+    if out.exists() and (not out.is_dir() or {child.name for child in out.iterdir()} - {INDEX, "shards"}):
+        raise ReadError(out, "exists and is no dataset; give another --out")
+    modified = {_source(run): _modified(run) for run in runs}
+    newest: dict[str, IndexEntry] = {}
+    union = None
+    for path in sorted(out.glob("shards/*.h5")):
+        with open_shard(path) as file:
+            index = json.loads(file.attrs["index"])
+        union = _Union(basis_from_json(index["basis"]), SpinMode(index["spin"]), str(out)).joined(union)
+        for entry in (IndexEntry(**fields) for fields in index["samples"]):
+            if entry.source not in newest or newest[entry.source].modified < entry.modified:
+                newest[entry.source] = entry
+    current = [entry for entry in newest.values() if modified.get(entry.source, entry.modified) == entry.modified]
+    if len(current) < len(newest):
+        say(f"{len(newest) - len(current)} runs changed since they were read; they are read again")
+    return current, union
+
+
+def _named(entries: Sequence[IndexEntry], runs: Sequence[Run]) -> list[IndexEntry]:
+    """The entries in the order of the runs, each with a name of its own."""
+    order = {_source(run): place for place, run in enumerate(runs)}
+    names: Counter[str] = Counter()
+    named = []
+    for entry in sorted(entries, key=lambda entry: order.get(entry.source, -1)):
+        names[entry.label] += 1
+        again = names[entry.label]
+        named.append(replace(entry, label=entry.label if again == 1 else f"{entry.label}~{again}"))
+    return named
+
+
+def _shard_size(runs: int, workers: int | None) -> int:
+    """Runs a shard: few enough that every worker gets some."""
+    return max(1, min(_SHARD_RUNS, runs // (4 * max(world().size, workers or os.cpu_count() or 1))))
+
+
+def _performed(tasks: Sequence[_Task], workers: int | None) -> Iterator[_Part]:
+    """The tasks' results: shared by the MPI ranks (then the same on each), else by processes."""
+    workers = min(workers or os.cpu_count() or 1, len(tasks))
+    if world().size > 1:
+        mine = list(_counted(map(_build_shard, world().share(tasks)), len(world().share(tasks))))
+        yield from (part for parts in world().gather(mine) for part in parts)
+    elif workers > 1:
+        # spawn: a fork would copy the threads of MPI and BLAS in an unknown state
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+            yield from _counted(pool.map(_build_shard, tasks), len(tasks))
+    else:
+        yield from _counted(map(_build_shard, tasks), len(tasks))
+
+
+def _counted(parts: Iterable[_Part], total: int) -> Iterator[_Part]:
+    return progress(parts, total, "reading runs")
+
+
+def _build_shard(task: _Task) -> _Part:
+    """Read the task's runs into one shard; memory is bounded by one run."""
+    entries: list[IndexEntry] = []
+    failures: list[Failure] = []
+    union: _Union | None = None
+    unknown = 0
+    shard = task.folder / "shards" / f"{_name(task.runs)}.h5"
+    with ExitStack() as stack:
+        writer = None
+        for run in task.runs:
+            try:
+                material = _usable(run, task.allow_unconverged)
+                sample = build_sample(material, run.label)
+            except TracegradError as error:
+                if task.strict:
+                    raise
+                failures.append(Failure(run.path, str(error).removeprefix(f"{run.path}: ")))
+                continue
+            union = _Union(material.basis, material.spin, str(run.path)).joined(union)
+            writer = writer or stack.enter_context(write_shard(shard, material.spin))
+            writer.append(sample)
+            entries.append(_entry(run, shard.name, len(entries), sample))
+            unknown += material.converged is None
+        if writer is not None and union is not None:
+            writer.describe(index_content(union.basis, union.spin, entries))
+    return _Part(tuple(entries), tuple(failures), union, unknown)
+
+
+def _usable(run: Run, allow_unconverged: bool) -> Material:
+    """The run's material, if it can serve as a label."""
+    material = read_material(run)
+    if not material.hamiltonian:
+        raise ReadError(run.path, "it holds no Hamiltonian; only predict can use it")
+    if material.converged is False and not allow_unconverged:
+        raise ReadError(run.path, "its self-consistency was not reached; --allow-unconverged uses it all the same")
+    return material
+
+
+def _entry(run: Run, shard: str, place: int, sample: Sample) -> IndexEntry:
+    return IndexEntry(
+        label=run.label,
+        shard=shard,
+        place=place,
+        atoms=len(sample.positions),
+        edges=len(sample.pairs),
+        digest=digest(sample),
+        source=_source(run),
+        modified=_modified(run),
+    )
+
+
+def _source(run: Run) -> str:
+    return str(run.path.resolve())
+
+
+def _modified(run: Run) -> int:
+    """Newest modification time of the run's files, ns."""
+    files = run.path.rglob("*") if run.path.is_dir() else [run.path]
+    return max((file.stat().st_mtime_ns for file in files if file.is_file()), default=0)
+
+
+def _name(runs: Sequence[Run]) -> str:
+    """A shard's name: the same for the same, unchanged runs."""
+    return sha256("\n".join(f"{_source(run)} {_modified(run)}" for run in runs).encode()).hexdigest()[:16]
