@@ -1,0 +1,1 @@
+"""The network: DeepH-E3 in the frames of its edges, with TraceGrad."""

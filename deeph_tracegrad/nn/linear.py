@@ -1,0 +1,78 @@
+"""Linear maps between channels of the same irrep.
+
+Shape letters: R rows, F features of a row, C channels, c channels of one group, Q kinds of rows.
+"""
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+import torch
+from torch import Tensor, nn
+
+from deeph_tracegrad.nn.layout import Irrep, Layout
+
+SCALAR = Irrep(0, natural=True)
+
+
+def orderwise(features: Tensor, matrices: Sequence[Tensor], source: Layout, target: Layout) -> Tensor:
+    """One channel matrix for each |m|: (R, F_in) by (channels in, channels out) of that order, to (R, F_out)."""
+    blocks = dict(zip(source.orders, features.split(source.block_sizes, dim=1), strict=True))
+    products = [
+        blocks[order] @ matrices[abs(order)]
+        if order in blocks
+        else features.new_zeros(len(features), target.channels - target.first_channel(order))
+        for order in target.orders
+    ]
+    return torch.cat(products, dim=1)
+
+
+def corners(matrix: Tensor, source: Layout, target: Layout) -> list[Tensor]:
+    """A block-diagonal channel matrix, (C_in, C_out), for each |m|: the channels with l >= |m| are the last ones."""
+    orders = range(min(source.degree, target.degree) + 1)
+    return [matrix[source.first_channel(order) :, target.first_channel(order) :] for order in orders]
+
+
+class IrrepLinear(nn.Module):
+    """A linear map between the channels of each irrep, scaled by 1/√(channels in); bias on scalars only.
+
+    kinds: rows of different kinds have weights of their own.
+    """
+
+    def __init__(self, source: Layout, target: Layout, *, bias: bool, kinds: int = 1) -> None:
+        super().__init__()
+        self.source, self.target, self.kinds = source, target, kinds
+        self._shapes = {
+            irrep: (source.groups[irrep], count) for irrep, count in target.groups.items() if irrep in source.groups
+        }
+        # in E3 the kinds enter as one-hot scalars, which its normalisation counts as inputs
+        self._scales = {irrep: (rows * kinds) ** -0.5 for irrep, (rows, _) in self._shapes.items()}
+        self._ends = list(accumulate(rows * columns for rows, columns in self._shapes.values()))
+        self.weight = nn.Parameter(torch.randn(kinds, self._ends[-1] if self._ends else 0))
+        scalars = target.groups.get(SCALAR, 0) if bias else 0
+        self.bias = nn.Parameter(torch.zeros(scalars)) if scalars else None
+
+    def forward(self, features: Tensor, members: Sequence[Tensor] | None = None) -> Tensor:
+        """(R, F_in) -> (R, F_out).
+
+        members: the row numbers of each kind; needed with several kinds.
+        """
+        if members is None:
+            result = orderwise(features, self._matrices(0), self.source, self.target)
+        else:
+            result = features.new_zeros(len(features), self.target.dim)
+            for kind, rows in enumerate(members):
+                part = orderwise(features.index_select(0, rows), self._matrices(kind), self.source, self.target)
+                result = result.index_copy(0, rows, part)
+        if self.bias is not None:
+            padding = self.target.dim - len(self.bias)
+            result = result + nn.functional.pad(self.bias, (0, padding))
+        return result
+
+    def _matrices(self, kind: int) -> list[Tensor]:
+        """The block-diagonal channel matrix, for each |m|."""
+        matrix = self.weight.new_zeros(self.source.channels, self.target.channels)
+        for (irrep, (rows, columns)), end in zip(self._shapes.items(), self._ends, strict=True):
+            block = self.weight[kind, end - rows * columns : end].view(rows, columns) * self._scales[irrep]
+            row, column = self.source.starts[irrep], self.target.starts[irrep]
+            matrix[row : row + rows, column : column + columns] = block
+        return corners(matrix, self.source, self.target)

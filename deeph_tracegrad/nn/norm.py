@@ -1,0 +1,67 @@
+"""DeepH-E3's layer norm: every irrep's mean over a whole graph and all channels is subtracted, scalars are scaled.
+
+Shape letters: R rows (atoms or edges), G graphs, F features of a row, C channels, M components (2l+1 of each irrep).
+"""
+
+import torch
+from torch import Tensor, nn
+
+from deeph_tracegrad.nn.layout import Layout
+from deeph_tracegrad.nn.linear import SCALAR
+from deeph_tracegrad.nn.rotations import EdgeRotations
+
+_EPSILON = 1e-5
+
+
+class GraphNorm(nn.Module):
+    """Means are taken in global coordinates: what edges store in their own frames is turned out and back."""
+
+    averages: Tensor
+    channel_of: Tensor
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__()
+        self.layout = layout
+        self.weight = nn.Parameter(torch.ones(layout.channels))
+        self.bias = nn.Parameter(torch.zeros(layout.groups.get(SCALAR, 0)))
+        self._means = Layout((irrep, 1) for irrep in layout.groups)
+        averages = torch.zeros(layout.dim, self._means.dim)
+        channel_of = torch.empty(layout.dim, dtype=torch.int64)
+        for irrep, count in layout.groups.items():
+            for order in range(-irrep.degree, irrep.degree + 1):
+                start = layout.position(irrep, 0, order)
+                averages[start : start + count, self._means.position(irrep, 0, order)] = 1 / count
+                channel_of[start : start + count] = torch.arange(count) + layout.starts[irrep]
+        self.register_buffer("averages", averages, persistent=False)
+        self.register_buffer("channel_of", channel_of, persistent=False)
+
+    def forward(self, features: Tensor, graph_of: Tensor, graphs: int, rotations: EdgeRotations | None = None) -> Tensor:
+        """(R, F) -> (R, F).
+
+        graph_of: (R,) the graph of each row. rotations: those of the edges; None for atoms.
+        """
+        averages = self.averages.to(features)
+        means = features @ averages
+        if rotations is not None:
+            means = rotations.out_of(means, self._means)
+        means = _mean_of_graph(means, graph_of, graphs)[graph_of]
+        if rotations is not None:
+            means = rotations.into(means, self._means)
+        centred = features - means @ (averages > 0).to(features).T
+        weight = self.weight[self.channel_of].expand_as(centred)
+        scalars = [(irrep, count) for irrep, count in self.layout.groups.items() if irrep.degree == 0]
+        parts, start = [], 0
+        for _, count in scalars:
+            part = centred[:, start : start + count]
+            size = _mean_of_graph(part.square().mean(dim=1, keepdim=True), graph_of, graphs).sqrt() + _EPSILON
+            parts.append(part / size[graph_of])
+            start += count
+        normed = torch.cat([*parts, centred[:, start:]], dim=1) * weight
+        return normed + nn.functional.pad(self.bias, (0, self.layout.dim - len(self.bias)))
+
+
+def _mean_of_graph(values: Tensor, graph_of: Tensor, graphs: int) -> Tensor:
+    """(R, x) -> (G, x)."""
+    total = values.new_zeros(graphs, values.shape[1]).index_add(0, graph_of, values)
+    rows = values.new_zeros(graphs).index_add(0, graph_of, torch.ones_like(values[:, 0]))
+    return total / rows.clamp(min=1)[:, None]

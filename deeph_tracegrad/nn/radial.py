@@ -1,0 +1,41 @@
+"""Functions of the bond length.
+
+Shape letters: R edges, C channels.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from deeph_tracegrad.nn.gate import SILU_SCALE
+
+
+class GaussianBasis(nn.Module):
+    """Gaussians on an even grid from 0 to `end` (Å), as wide as their spacing."""
+
+    centres: Tensor
+
+    def __init__(self, count: int, end: float) -> None:
+        super().__init__()
+        self.register_buffer("centres", torch.linspace(0.0, end, count, dtype=torch.float64), persistent=False)
+        self._width = end / (count - 1)
+
+    def forward(self, length: Tensor) -> Tensor:
+        """(R,) Å -> (R, count)."""
+        return torch.exp(-0.5 * ((length[:, None] - self.centres.to(length)) / self._width) ** 2)
+
+
+class RadialWeights(nn.Module):
+    """A perceptron from the radial basis to one weight a channel: two hidden layers of 64, SiLU, no biases."""
+
+    def __init__(self, inputs: int, outputs: int, hidden: int = 64) -> None:
+        super().__init__()
+        sizes = [inputs, hidden, hidden, outputs]
+        self.layers = nn.ParameterList(torch.randn(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+
+    def forward(self, code: Tensor) -> Tensor:
+        """(R, inputs) -> (R, C)."""
+        for number, weight in enumerate(self.layers):
+            code = code @ (weight * len(weight) ** -0.5)
+            if number < len(self.layers) - 1:
+                code = nn.functional.silu(code) * SILU_SCALE
+        return code
