@@ -48,7 +48,6 @@ class HamiltonianNetwork(nn.Module):
         edge_trunk = Layout.parse(settings.edge_trunk or settings.trunk)
         self.output = Layout((Irrep.of(degree, parity), 1) for degree, parity, _ in self.layout.irreps)
         self.species = nn.Parameter(torch.randn(species, settings.node_channels) * species**-0.5)
-        self.species_bias = nn.Parameter(torch.zeros(settings.node_channels))
         self.edge_embedding = GaussianBasis(settings.edge_channels, _EDGE_EMBEDDING_END)
         self.radial = GaussianBasis(radial, settings.cutoff_radius)
         self.node_updates, self.edge_updates, self.trace_modules = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
@@ -89,7 +88,7 @@ class HamiltonianNetwork(nn.Module):
         atoms = graph.num_nodes
         order = torch.argsort(torch.where(on_site, graph.edge_index[0], atoms), stable=True)
         geometry, length = self._geometry(graph, order)
-        node = (self.species + self.species_bias)[graph.species]
+        node = self.species[graph.species]
         edge = self.edge_embedding(length)
         invariants = []
         for block, (node_update, edge_update) in enumerate(zip(self.node_updates, self.edge_updates, strict=True)):

@@ -6,8 +6,6 @@ Shape letters: R edges, C channels.
 import torch
 from torch import Tensor, nn
 
-from deeph_tracegrad.nn.gate import SILU_SCALE
-
 
 class GaussianBasis(nn.Module):
     """Gaussians on an even grid from 0 to `end` (Å), as wide as their spacing."""
@@ -25,17 +23,14 @@ class GaussianBasis(nn.Module):
 
 
 class RadialWeights(nn.Module):
-    """A perceptron from the radial basis to one weight a channel: two hidden layers of 64, SiLU, no biases."""
+    """A perceptron from the radial basis to one weight a channel: two hidden layers of 64, SiLU."""
 
     def __init__(self, inputs: int, outputs: int, hidden: int = 64) -> None:
         super().__init__()
-        sizes = [inputs, hidden, hidden, outputs]
-        self.layers = nn.ParameterList(torch.randn(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.layers = nn.Sequential(
+            nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, outputs)
+        )
 
     def forward(self, code: Tensor) -> Tensor:
         """(R, inputs) -> (R, C)."""
-        for number, weight in enumerate(self.layers):
-            code = code @ (weight * len(weight) ** -0.5)
-            if number < len(self.layers) - 1:
-                code = nn.functional.silu(code) * SILU_SCALE
-        return code
+        return self.layers(code)

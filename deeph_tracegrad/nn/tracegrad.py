@@ -7,6 +7,8 @@ matters, and only it is stored.
 Shape letters: R edges, F features of a row, c channels of one irrep, H width, T targets, U packed channel pairs.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -34,7 +36,7 @@ class TraceGrad(nn.Module):
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """(R, F) -> z (R, T), v (R, F)."""
         parts = self.layout.by_irrep(features)
-        q = torch.cat([_packed(part.mT @ part) for part in parts], dim=1) @ self.quadratic
+        q = torch.cat([_Pack.apply(part.mT @ part) for part in parts], dim=1) @ self.quadratic
         first = self.hidden_norm(hidden := self.hidden(q))
         second = self.out_norm(out := self.out(nn.functional.silu(first)))
         z = nn.functional.silu(second)
@@ -42,12 +44,8 @@ class TraceGrad(nn.Module):
         slope = _norm_transposed(_silu_slope(second), out, self.out_norm) @ self.out.weight
         slope = _norm_transposed(slope * _silu_slope(first), hidden, self.hidden_norm) @ self.hidden.weight
         mixing = (slope @ self.quadratic.T).split(self._sizes, dim=1)
-        v = [2 * part @ _unpacked(m, part.shape[2]) for part, m in zip(parts, mixing, strict=True)]
+        v = [2 * part @ _Unpack.apply(m, part.shape[2]) for part, m in zip(parts, mixing, strict=True)]
         return z, self.layout.from_irreps(v)
-
-    def invariants(self, features: Tensor) -> Tensor:
-        """z (R, T) alone; what autograd differentiates in the test of the closed form."""
-        return self.forward(features)[0]
 
 
 class TraceDecoder(nn.Module):
@@ -70,18 +68,42 @@ class TraceDecoder(nn.Module):
         return self.layers(z)
 
 
-def _packed(gram: Tensor) -> Tensor:
-    """Upper triangle of symmetric (R, c, c), (R, U); off the diagonal both halves count."""
-    rows, columns = torch.triu_indices(gram.shape[1], gram.shape[1], device=gram.device)
-    return gram[:, rows, columns] * torch.where(rows == columns, 1.0, 2.0).to(gram)
+class _Pack(torch.autograd.Function):
+    """Upper triangle of symmetric (R, c, c), (R, U); off the diagonal both halves count.
+
+    Packing and unpacking are each other's adjoint on symmetric matrices, so neither needs to scatter.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, symmetric: Tensor) -> Tensor:
+        ctx.channels = symmetric.shape[1]
+        place, factor = _triangle(ctx.channels, symmetric)
+        return symmetric.flatten(1).index_select(1, place) * factor
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return _Unpack.apply(gradient, ctx.channels)
 
 
-def _unpacked(packed: Tensor, channels: int) -> Tensor:
+class _Unpack(torch.autograd.Function):
     """The symmetric matrix with this upper triangle, (R, c, c)."""
-    rows, columns = torch.triu_indices(channels, channels, device=packed.device)
-    place = torch.empty(channels, channels, dtype=torch.int64, device=packed.device)
-    place[rows, columns] = place[columns, rows] = torch.arange(len(rows), device=packed.device)
-    return packed.index_select(1, place.flatten()).unflatten(1, (channels, channels))
+
+    @staticmethod
+    def forward(ctx: Any, packed: Tensor, channels: int) -> Tensor:  # noqa: ARG004
+        rows, columns = torch.triu_indices(channels, channels, device=packed.device)
+        place = rows.new_empty(channels, channels)
+        place[rows, columns] = place[columns, rows] = torch.arange(len(rows), device=packed.device)
+        return packed.index_select(1, place.flatten()).unflatten(1, (channels, channels))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]  # noqa: ARG004
+        return _Pack.apply((gradient + gradient.mT) / 2), None
+
+
+def _triangle(channels: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Flat places of the upper triangle, and how often each entry occurs in the whole."""
+    rows, columns = torch.triu_indices(channels, channels, device=like.device)
+    return rows * channels + columns, torch.where(rows == columns, 1.0, 2.0).to(like)
 
 
 def _silu_slope(x: Tensor) -> Tensor:
