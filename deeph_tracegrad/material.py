@@ -60,6 +60,15 @@ class Material:
         """Orbitals in the cell, without spin."""
         return int(self.basis.num_orbitals(self.elements).sum())
 
+    def pair_vectors(self, pairs: np.ndarray) -> np.ndarray:
+        """From atom i in cell 0 to atom j in cell R, (E, 3) Å: x_j + R·L - x_i."""
+        return pair_vectors(self.structure.cart_coords, self.structure.lattice.matrix, pairs)
+
     def with_hamiltonian(self, hamiltonian: tuple[BlockMatrix, ...]) -> "Material":
         """The same structure and overlap with another Hamiltonian."""
         return replace(self, hamiltonian=hamiltonian)
+
+
+def pair_vectors(positions: np.ndarray, cell: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """From atom i in cell 0 to atom j in cell R, (E, 3) in the positions' unit; exactly zero on site."""
+    return positions[pairs[:, 4]] - positions[pairs[:, 3]] + pairs[:, :3] @ cell

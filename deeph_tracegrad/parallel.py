@@ -15,13 +15,14 @@ Item = TypeVar("Item")
 class World:
     """The ranks of this run.
 
-    local_rank: this rank's number among those on the same machine.
+    local_rank: this rank's number among the `local_size` ranks on the same machine.
     communicator: None where MPI is not to be had.
     """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
+    local_size: int = 1
     communicator: "Intracomm | None" = None
 
     @property
@@ -61,4 +62,4 @@ def world() -> World:
         return World()
     everyone = MPI.COMM_WORLD
     machine = everyone.Split_type(MPI.COMM_TYPE_SHARED)
-    return World(everyone.Get_rank(), everyone.Get_size(), machine.Get_rank(), everyone)
+    return World(everyone.Get_rank(), everyone.Get_size(), machine.Get_rank(), machine.Get_size(), everyone)

@@ -62,8 +62,8 @@ def build_sample(material: Material, label: str, pairs: np.ndarray | None = None
         pairs = material.hamiltonian[0].pairs
     species = material.basis.species(material.elements)
     pairs = _ordered(pairs, len(species), label)
-    positions, cell = material.structure.cart_coords, material.structure.lattice.matrix
-    vectors = edge_vectors(positions, cell, pairs)
+    positions, cell = material.structure.cart_coords, material.structure.lattice.matrix.copy()
+    vectors = material.pair_vectors(pairs)
     if (np.abs(vectors[len(species) :]).max(axis=1, initial=0.0) < 1e-3).any():  # Å
         raise MismatchError(f"{label} has two atoms at the same place")
     frames = edge_frames(vectors)
@@ -82,11 +82,6 @@ def build_sample(material: Material, label: str, pairs: np.ndarray | None = None
     }
     atomic_numbers = np.array(material.structure.atomic_numbers, dtype=np.int64)
     return Sample(label, atomic_numbers, positions, cell, pairs, vectors, frames, blocks, metadata)
-
-
-def edge_vectors(positions: np.ndarray, cell: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """From atom i to atom j in cell R, (E, 3) Å; exactly zero on site."""
-    return positions[pairs[:, 4]] - positions[pairs[:, 3]] + pairs[:, :3] @ cell
 
 
 def block_dtype(spin: SpinMode) -> type:

@@ -15,8 +15,9 @@ import numpy as np
 
 from deeph_tracegrad.atomic import atomic_path
 from deeph_tracegrad.errors import ReadError
+from deeph_tracegrad.material import pair_vectors
 from deeph_tracegrad.orbitals import SpinMode
-from deeph_tracegrad.samples import Sample, block_dtype, edge_vectors
+from deeph_tracegrad.samples import Sample, block_dtype
 
 FORMAT = "deeph-tracegrad shard"
 FORMAT_VERSION = 1
@@ -80,7 +81,7 @@ def read_sample(file: h5py.File, place: int) -> Sample:
         positions=positions,
         cell=cell,
         pairs=pairs,
-        vectors=edge_vectors(positions, cell, pairs),
+        vectors=pair_vectors(positions, cell, pairs),
         frames=file["edge/frame"][edge:edge_end],
         blocks=np.ascontiguousarray(file["block/hamiltonian"][entry:entry_end].T),
         metadata=json.loads(file["sample/metadata"].asstr()[place]),

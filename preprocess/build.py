@@ -112,12 +112,11 @@ def build_dataset(
         _Task(tuple(todo[first : first + size]), out, strict, allow_unconverged)
         for first in range(0, len(todo), size)
     ]
-    entries, failures, unknown = list(kept), [], 0
-    for part in _performed(tasks, workers):
-        failures += part.failures
-        unknown += part.unknown_convergence
-        union = part.union.joined(union) if part.union else union
-        entries += part.entries
+    parts = list(_performed(tasks, workers))
+    failures = [failure for part in parts for failure in part.failures]
+    unknown = sum(part.unknown_convergence for part in parts)
+    entries = kept + [entry for part in parts for entry in part.entries]
+    union = _joined(union, parts, out)
     for failure in failures if world().is_main else ():
         warn(f"skipped {failure.path}: {failure.reason}")
     if union is None:
@@ -135,6 +134,19 @@ def build_dataset(
     return BuildReport(len(entries) - len(kept), len(kept), tuple(failures))
 
 
+def _joined(union: _Union | None, parts: Sequence[_Part], out: Path) -> _Union | None:
+    """What all samples have in common; where they do not fit together, the new shards go."""
+    try:
+        for part in parts:
+            union = part.union.joined(union) if part.union else union
+    except MismatchError:
+        if world().is_main:
+            for shard in {entry.shard for part in parts for entry in part.entries}:
+                (out / "shards" / shard).unlink(missing_ok=True)
+        raise
+    return union
+
+
 def _existing(out: Path, runs: Sequence[Run]) -> tuple[list[IndexEntry], _Union | None]:
     """The samples in the shards of `out`, also of an interrupted command, without those whose run changed since."""
     if out.exists() and (not out.is_dir() or {child.name for child in out.iterdir()} - {INDEX, "shards"}):
@@ -145,7 +157,8 @@ def _existing(out: Path, runs: Sequence[Run]) -> tuple[list[IndexEntry], _Union 
     for path in sorted(out.glob("shards/*.h5")):
         with open_shard(path) as file:
             index = json.loads(file.attrs["index"])
-        union = _Union(basis_from_json(index["basis"]), SpinMode(index["spin"]), str(out)).joined(union)
+        source = index["samples"][0]["source"]
+        union = _Union(basis_from_json(index["basis"]), SpinMode(index["spin"]), source).joined(union)
         for entry in (IndexEntry(**fields) for fields in index["samples"]):
             if entry.source not in newest or newest[entry.source].modified < entry.modified:
                 newest[entry.source] = entry

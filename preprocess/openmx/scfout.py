@@ -1,0 +1,258 @@
+"""The binary `.scfout` of OpenMX, field by field, in its own units and orbital order.
+
+Layout: the writer SCF2File of OpenMX 3.4 to 3.9; all fields follow one another without markers or padding.
+
+Shape letters: N atoms, E pairs (atom, neighbour), C cells, B flat block entries of one matrix, L lines.
+"""
+
+import os
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from deeph_tracegrad.errors import ReadError
+
+INPUT_RECORD_BYTES = 256
+MAX_POSITION_ORDER = 10
+MAX_ORBITALS_PER_ATOM = 1000
+MAX_LENGTH_BOHR = 1e6
+MAX_CELL_INDEX = 10_000
+LATTICE_TOLERANCE = 1e-8
+MAX_SOLVER = 20
+SPIN_SWITCHES = {0: "off", 1: "on", 3: "nc"}
+VERSIONS = {0: "3.8 or before", 3: "3.9"}
+
+
+@dataclass(frozen=True, eq=False)
+class ScfOut:
+    """What the file holds: Hartree and bohr, OpenMX's order of orbitals.
+
+    version: of the format, 0 (OpenMX 3.8 and before) or 3 (3.9).
+    spin_switch: 0 off, 1 collinear, 3 noncollinear.
+    lattice: (3, 3) rows, bohr. positions: (N, 3) bohr, as the cell indices of the pairs count from.
+    num_orbitals: (N,) int64, after contraction where orbitals were optimised.
+    pairs: (E, 5) int32, rows [R1, R2, R3, i, j], 0-based, each atom's own neighbours together, itself first.
+    hamiltonian: (1, 2 or 4, B) Hartree: H; up, down; or the real parts of uu, dd, ud and the imaginary part of ud.
+    hamiltonian_imaginary: (0 or 3, B) Hartree: noncollinear only, imaginary parts of uu, dd, and more of ud's.
+    overlap: (B,).
+    solver: OpenMX's number of the eigenvalue solver (4 is NEGF).
+    chemical_potential: Hartree. electrons: valence electrons in the cell.
+    input_text: the input file of the run. appended_text: what a user appended to the file, often nothing.
+    """
+
+    path: Path
+    version: int
+    spin_switch: int
+    lattice: np.ndarray
+    positions: np.ndarray
+    num_orbitals: np.ndarray
+    pairs: np.ndarray
+    hamiltonian: np.ndarray
+    hamiltonian_imaginary: np.ndarray
+    overlap: np.ndarray
+    solver: int
+    chemical_potential: float
+    electrons: float
+    input_text: str
+    appended_text: str
+
+
+class _Fields:
+    """Reads arrays one after another, never more than the file still holds."""
+
+    def __init__(self, stream: BinaryIO, path: Path) -> None:
+        self.stream, self.path = stream, path
+        self.left = os.fstat(stream.fileno()).st_size
+        self.byte_order = "<"
+
+    def require(self, holds: bool | np.bool_, reason: str) -> None:
+        if not holds:
+            raise ReadError(self.path, f"{reason}; the file is damaged or not an OpenMX .scfout")
+
+    def claim(self, size: int, name: str) -> None:
+        """Take `size` bytes off what is left."""
+        self.require(size <= self.left, f"{name} would take {size} bytes where only {self.left} are left")
+        self.left -= size
+
+    def read(self, kind: str, *shape: int, name: str) -> np.ndarray:
+        """The next array, in native byte order; kind: `i4` or `f8`."""
+        stored = np.dtype(self.byte_order + kind)
+        self.claim(prod(shape) * stored.itemsize, name)
+        flat = np.fromfile(self.stream, stored, prod(shape))
+        self.require(len(flat) == prod(shape), f"the file ended inside {name}")
+        return flat.astype(stored.newbyteorder("="), copy=False).reshape(shape)
+
+    def vectors(self, count: int, name: str) -> np.ndarray:
+        """The next (count, 3) lengths, which the file keeps as (count, 4) with an unset first column."""
+        vectors = self.read("f8", count, 4, name=name)[:, 1:]
+        self.require((np.abs(vectors) < MAX_LENGTH_BOHR).all(), f"{name} are not finite lengths")
+        return vectors
+
+    def skip(self, size: int, name: str) -> None:
+        self.claim(size, name)
+        self.stream.seek(size, os.SEEK_CUR)
+
+
+def read_scfout(path: Path) -> ScfOut:
+    """Read a `.scfout` of format version 0 or 3, of either byte order.
+
+    Raises:
+        ReadError: the file is missing, damaged, or of another kind.
+    """
+    if not path.is_file():
+        raise ReadError(path, "there is no such file")
+    try:
+        # damaged files hold signalling NaNs and the like, which the checks find
+        with path.open("rb") as stream, np.errstate(all="ignore"):
+            return _read_fields(_Fields(stream, path))
+    except OSError as error:
+        raise ReadError(path, f"the file cannot be read: {error.strerror or error}") from error
+
+
+def _read_fields(fields: _Fields) -> ScfOut:
+    num_atoms, version, spin_switch, num_cells = _read_header(fields)
+    position_order = 1
+    if version == 3:
+        position_order = int(fields.read("i4", 1, name="the position order")[0])
+        fields.require(1 <= position_order <= MAX_POSITION_ORDER, f"the position order is {position_order}")
+    translations = fields.vectors(num_cells, "the cells' translations")
+    cells = _read_cells(fields, num_cells)
+    num_orbitals = fields.read("i4", num_atoms, name="the orbital counts").astype(np.int64)
+    fields.require(
+        ((num_orbitals > 0) & (num_orbitals <= MAX_ORBITALS_PER_ATOM)).all(),
+        f"an atom has {num_orbitals.min()} or {num_orbitals.max()} orbitals",
+    )
+    pairs = _read_pairs(fields, num_atoms, cells)
+    lattice = _read_lattice(fields, cells, translations)
+    positions = fields.vectors(num_atoms, "the atoms' positions")
+
+    entries = int((num_orbitals[pairs[:, 3]] * num_orbitals[pairs[:, 4]]).sum())
+    num_real, num_imaginary = spin_switch + 1, 3 if spin_switch == 3 else 0
+    hamiltonian = fields.read("f8", num_real, entries, name="the Hamiltonian")
+    imaginary = fields.read("f8", num_imaginary, entries, name="the Hamiltonian's imaginary part")
+    overlap = fields.read("f8", entries, name="the overlap")
+    num_skipped = 3 * position_order + num_real  # position and density matrices
+    if version == 3:
+        num_skipped += 3 + 2  # momentum, imaginary part of the density matrix
+    fields.skip(8 * entries * num_skipped, "the position, momentum and density matrices")
+
+    solver = int(fields.read("i4", 1, name="the solver's number")[0])
+    fields.require(0 <= solver <= MAX_SOLVER, f"the solver's number is {solver}")
+    # chemical potential, temperature, dipoles of the cores (3) and of the background (3), electrons, total spin
+    numbers = fields.read("f8", 10, name="the energies and dipoles")
+    fields.require(np.isfinite(numbers).all(), "an energy or dipole is not finite")
+    return ScfOut(
+        path=fields.path,
+        version=version,
+        spin_switch=spin_switch,
+        lattice=lattice,
+        positions=positions,
+        num_orbitals=num_orbitals,
+        pairs=pairs,
+        hamiltonian=hamiltonian,
+        hamiltonian_imaginary=imaginary,
+        overlap=overlap,
+        solver=solver,
+        chemical_potential=float(numbers[0]),
+        electrons=float(numbers[8]),
+        input_text=_read_input(fields),
+        appended_text=_read_appended(fields),
+    )
+
+
+def _read_header(fields: _Fields) -> tuple[int, int, int, int]:
+    """Atoms, format version, spin switch, cells; sets the byte order, which only these numbers tell."""
+    fields.claim(24, "the header")
+    raw = fields.stream.read(24)
+    headers = {order: np.frombuffer(raw, f"{order}i4").tolist() for order in "<>"}
+    # The second number packs spin + 4 * version. It is zero in both orders for version 0 without spin: then the
+    # number of atoms decides, which in the wrong order is beyond 10^7.
+    sane = {order: header for order, header in headers.items() if 0 <= header[1] <= 15 and header[0] > 0}
+    fields.require(bool(sane), "the first numbers are not the header of a .scfout in either byte order")
+    fields.byte_order = min(sane, key=lambda order: sane[order][0])
+    num_atoms, word, *_, last_cell = sane[fields.byte_order]
+    version, spin_switch = divmod(word, 4)
+    if version not in VERSIONS:
+        raise ReadError(
+            fields.path,
+            f"this is format version {version} of .scfout, written by development branches of OpenMX 3.7; "
+            "versions 0 (OpenMX 3.8 and before) and 3 (3.9) can be read",
+        )
+    fields.require(spin_switch in SPIN_SWITCHES, f"the spin switch is {spin_switch}")
+    fields.require(last_cell >= 0, f"the last cell's number is {last_cell}")
+    return num_atoms, version, spin_switch, last_cell + 1
+
+
+def _read_cells(fields: _Fields, num_cells: int) -> np.ndarray:
+    """(C, 3) int32 indices of the cells, the origin first."""
+    cells = fields.read("i4", num_cells, 4, name="the cells' indices")[:, 1:]
+    fields.require((np.abs(cells.astype(np.int64)) <= MAX_CELL_INDEX).all(), "a cell's index is out of range")
+    fields.require((cells[0] == 0).all(), "the first cell is not the origin")
+    span = 2 * MAX_CELL_INDEX + 1
+    keys = np.sort(cells @ np.array([span * span, span, 1]))
+    fields.require((keys[1:] > keys[:-1]).all(), "a cell is listed twice")
+    return cells
+
+
+def _read_pairs(fields: _Fields, num_atoms: int, cells: np.ndarray) -> np.ndarray:
+    """(E, 5) int32 rows [R1, R2, R3, i, j]."""
+    num_neighbours = fields.read("i4", num_atoms, name="the neighbour counts").astype(np.int64) + 1
+    fields.require((num_neighbours > 0).all(), f"an atom has {num_neighbours.min() - 1} neighbours")
+    num_pairs = int(num_neighbours.sum())
+    neighbours = fields.read("i4", num_pairs, name="the neighbour lists") - 1
+    neighbour_cells = fields.read("i4", num_pairs, name="the neighbours' cells")
+    fields.require(((neighbours >= 0) & (neighbours < num_atoms)).all(), "a neighbour is not one of the atoms")
+    fields.require(
+        ((neighbour_cells >= 0) & (neighbour_cells < len(cells))).all(), "a neighbour's cell is not one of the cells"
+    )
+    first = np.cumsum(num_neighbours) - num_neighbours
+    fields.require(
+        (neighbours[first] == np.arange(num_atoms)).all() and (neighbour_cells[first] == 0).all(),
+        "the first neighbour of an atom is not the atom itself",
+    )
+    pairs = np.empty((num_pairs, 5), dtype=np.int32)
+    pairs[:, :3] = cells[neighbour_cells]
+    pairs[:, 3] = np.repeat(np.arange(num_atoms), num_neighbours)
+    pairs[:, 4] = neighbours
+    return pairs
+
+
+def _read_lattice(fields: _Fields, cells: np.ndarray, translations: np.ndarray) -> np.ndarray:
+    """(3, 3) bohr, held to the reciprocal lattice and to the cells' translations, which the file also has."""
+    lattice = fields.vectors(3, "the lattice vectors")
+    reciprocal = fields.vectors(3, "the reciprocal lattice vectors")
+    # both are computed from the lattice, so that they agree to rounding
+    identity = lattice @ reciprocal.T / (2 * np.pi)
+    fields.require(
+        (np.abs(identity - np.eye(3)) < LATTICE_TOLERANCE).all(),
+        "the lattice and the reciprocal lattice do not fit each other",
+    )
+    fields.require(
+        (np.abs(cells @ lattice - translations) < LATTICE_TOLERANCE * (1 + np.abs(translations))).all(),
+        "the cells' translations do not follow from the lattice",
+    )
+    return lattice
+
+
+def _read_input(fields: _Fields) -> str:
+    """The input file. Each record is what C's fgets read: up to 255 characters, ended by the newline and NUL."""
+    num_records = int(fields.read("i4", 1, name="the number of input lines")[0])
+    fields.require(num_records > 0, f"the number of input lines is {num_records}")
+    fields.claim(num_records * INPUT_RECORD_BYTES, "the input file")
+    text = fields.stream.read(num_records * INPUT_RECORD_BYTES)
+    records = [text[start : start + INPUT_RECORD_BYTES] for start in range(0, len(text), INPUT_RECORD_BYTES)]
+    fields.require(all(b"\0" in record for record in records), "a line of the input file has no end")
+    lines = [record[: record.index(b"\0")] for record in records]
+    # a newline can only be the last character
+    fields.require(not any(b"\n" in line[:-1] for line in lines), "a line of the input file has two ends")
+    return b"".join(lines).decode("utf-8", errors="replace")
+
+
+def _read_appended(fields: _Fields) -> str:
+    """The rest, which users of older tools filled with the text output of the run."""
+    rest = fields.stream.read()
+    fields.require(b"\0" not in rest, f"{len(rest)} bytes follow the last field and are not text")
+    return rest.decode("utf-8", errors="replace")

@@ -1,0 +1,86 @@
+"""Fixtures shared by all tests."""
+
+import lzma
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from deeph_tracegrad import cli
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture(scope="session")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A folder of tests/data with its .xz files decompressed; one copy a session, not to be changed."""
+    copies = tmp_path_factory.mktemp("data")
+
+    def unpack(name: str) -> Path:
+        copy = copies / name
+        if not copy.exists():
+            shutil.copytree(DATA / name, copy)
+            for packed in copy.rglob("*.xz"):
+                packed.with_suffix("").write_bytes(lzma.decompress(packed.read_bytes()))
+                packed.unlink()
+        return copy
+
+    return unpack
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Runs `deeph-tracegrad ARGUMENTS` in this process and returns its exit code."""
+
+    def run(*arguments: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["deeph-tracegrad", *map(str, arguments)])
+        with pytest.raises(SystemExit) as leaving:
+            cli.main()
+        return int(leaving.value.code or 0)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def graphene_dataset(unpacked: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three distorted 2-atom cells (a_00, a_01, a_02) and an 8-atom one (b_00) of graphene."""
+    from deeph_tracegrad.preprocess.build import build_dataset
+
+    folder = tmp_path_factory.mktemp("dataset") / "graphene"
+    build_dataset([str(unpacked("openmx") / f"demo_{run}") for run in ("a_00", "a_01", "a_02", "b_00")], folder, workers=1)
+    return folder
+
+
+@pytest.fixture
+def tiny_training(graphene_dataset: Path, tmp_path: Path) -> Path:
+    """A configuration that trains a very small network in seconds, into the folder run beside it."""
+    path = tmp_path / "training.toml"
+    path.write_text(
+        f"""
+[data]
+dataset = "{graphene_dataset}"
+train = ["demo_a_*"]
+validation = ["demo_b_00"]
+max_edges = 160
+test = 0.0
+[model]
+blocks = 2
+trunk = "4x0e+4x1o+2x2e"
+node_channels = 8
+edge_channels = 8
+harmonics_degree = 2
+radial_basis = 16
+tracegrad = {{ width = 8, decoder_width = 8 }}
+[training]
+run = "{tmp_path / "run"}"
+epochs = 4
+dtype = "float64"
+device = "cpu"
+threads = 1
+optimizer = {{ learning_rate = 5e-3 }}
+schedule = {{ warmup_epochs = 1 }}
+"""
+    )
+    return path

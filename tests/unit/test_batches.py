@@ -1,0 +1,60 @@
+"""Batches by an edge budget, and how ranks divide them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deeph_tracegrad.dataset import GraphDataset
+from deeph_tracegrad.training.batches import GraphLoader, pack, share, shuffled
+
+COUNTS = st.lists(st.integers(1, 500), min_size=1, max_size=30)
+
+
+@given(COUNTS, st.integers(1, 1000))
+def test_batches_fit_the_budget_and_hold_every_sample_once(counts: list[int], budget: int) -> None:
+    edge_counts = np.array(counts)
+    batches = pack(range(len(counts)), edge_counts, budget)
+    assert [sample for batch in batches for sample in batch] == list(range(len(counts)))
+    for batch, following in zip(batches, [*batches[1:], []], strict=True):
+        assert edge_counts[batch].sum() <= budget or len(batch) == 1
+        if following:
+            assert edge_counts[[*batch, following[0]]].sum() > budget
+
+
+@given(COUNTS, st.integers(1, 6))
+def test_ranks_share_a_batch_evenly(counts: list[int], size: int) -> None:
+    edge_counts, batch = np.array(counts), list(range(len(counts)))
+    shares = [share(batch, edge_counts, rank, size) for rank in range(size)]
+    assert sorted(sample for part in shares for sample in part) == batch
+    loads = [edge_counts[part].sum() for part in shares]
+    assert max(loads) - min(loads) <= max(counts)
+
+
+def test_order_depends_on_seed_and_epoch_only() -> None:
+    samples = list(range(5, 25))
+    assert shuffled(samples, 1, 2) == shuffled(samples, 1, 2)
+    assert sorted(shuffled(samples, 1, 2)) == samples
+    assert len({tuple(shuffled(samples, seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_loader_gives_the_samples_in_order(graphene_dataset: Path, in_memory: bool) -> None:
+    dataset = GraphDataset(graphene_dataset)
+    loader = GraphLoader(dataset, torch.device("cpu"), torch.float32, in_memory=in_memory)
+    for _ in range(2):
+        first, nothing, second = loader.batches([[2, 0], [], [3]])
+        assert nothing is None
+        assert torch.equal(first.target, torch.cat([dataset[2].target, dataset[0].target]).float())
+        assert torch.equal(second.target, dataset[3].target.float())
+        assert second.edge_vec.dtype == torch.float64
+        assert first.num_graphs == 2
+
+
+def test_loader_passes_errors_on(graphene_dataset: Path) -> None:
+    loader = GraphLoader(GraphDataset(graphene_dataset), torch.device("cpu"), torch.float32, in_memory=True)
+    with pytest.raises(IndexError):
+        list(loader.batches([[0], [99]]))

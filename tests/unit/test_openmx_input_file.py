@@ -1,0 +1,126 @@
+"""The input file: keywords, blocks, species, band paths."""
+
+from pathlib import Path
+
+import pytest
+
+from deeph_tracegrad import units
+from deeph_tracegrad.errors import ReadError
+from deeph_tracegrad.preprocess.openmx.input_file import (
+    PathSegment,
+    parse_atoms,
+    parse_input,
+    parse_species,
+    read_band_path,
+)
+
+HERE = Path("openmx.dat")
+
+
+def species(*rows):
+    lines = "\n".join(rows)
+    text = f"<Definition.of.Atomic.Species\n{lines}\nDefinition.of.Atomic.Species>\n"
+    return parse_species(parse_input(text, HERE))
+
+
+def test_keywords_and_blocks():
+    source = parse_input(
+        "# a comment\nscf.SpinPolarization NC # spins\nSCF.CRITERION 1e-9\nscf.criterion 1\n\n"
+        "<Atoms.SpeciesAndCoordinates\n 1 Fe_up 0 0 0 # first\n\n 2 H1 0 0 1\natoms.speciesandcoordinates>\nempty\n",
+        HERE,
+    )
+    assert source.word("Scf.SpinPolarization", "off") == "nc"
+    assert source.number("scf.criterion", 1e-6) == 1e-9
+    assert source.word("missing", "off") == source.word("empty", "off") == "off"
+    assert parse_atoms(source) == ["Fe_up", "H1"]
+
+
+@pytest.mark.parametrize(
+    ("label", "shells", "radius"),
+    [
+        ("C6.0-s2p2d1", (0, 0, 1, 1, 2), 6.0),
+        ("C6.0-s4>2p4>1d3", (0, 0, 1, 2, 2, 2), 6.0),
+        ("C6.0_1s_CH-s1", (0,), 6.0),
+        ("C10.0-p2s10", (0,) * 10 + (1, 1), 10.0),
+        ("C7-s1f1", (0, 3), 7.0),
+        ("Cmine-s1", (0,), None),
+    ],
+)
+def test_basis_labels(label, shells, radius):
+    _, basis = species(f"C {label} C_PBE19")["C"]
+    assert (basis.shells, basis.label) == (shells, label)
+    assert basis.cutoff_radius == (pytest.approx(radius * units.OPENMX_BOHR_ANGSTROM) if radius else None)
+
+
+@pytest.mark.parametrize(
+    "label", ["C6.0", "C6.0-", "C6.0-2s", "C6.0-s2s1", "C6.0-s2x1", "C6.0-s0", "C6.0-s9999", "-s1-p"]
+)
+def test_broken_basis_labels(label):
+    with pytest.raises(ReadError, match=r"C6\.0-s2p2d1"):
+        species(f"C {label} C_PBE19")
+
+
+@pytest.mark.parametrize(
+    ("row", "element"),
+    [
+        ("C C6.0-s1 C_PBE19", "C"),
+        ("Fe_up Fe5.5H-s1 Fe_PBE19H", "Fe"),
+        ("H1 H6.0-s1 H_PBE19", "H"),
+        ("Cs C6.0-s1 C_PBE19", "C"),  # "s" for surface
+        ("proton H6.0-s1 H_PBE19", "H"),
+        ("Co mine-s1 custom", "Co"),
+        ("Co2 mine-s1 Co_custom", "Co"),
+    ],
+)
+def test_elements(row, element):
+    assert species(row)[row.split()[0]][0] == element
+
+
+@pytest.mark.parametrize("row", ["E Kr10.0-s1 E", "X C6.0-s1 N_PBE19", "X mine-s1 custom", "C C6.0-s1"])
+def test_species_that_cannot_be_used(row):
+    with pytest.raises(ReadError, match=r"openmx\.dat"):
+        species(row)
+
+
+def test_species_of_one_element():
+    assert len(species("Fe_up Fe5.5H-s1 Fe_PBE19H", "Fe_down Fe5.5H-s1 Fe_PBE19H")) == 2
+    with pytest.raises(ReadError, match="Fe has the basis"):
+        species("Fe1 Fe5.5H-s1 Fe_PBE19H", "Fe2 Fe5.5H-s2 Fe_PBE19H")
+
+
+def test_band_path_of_a_real_input(unpacked):
+    segments = read_band_path(unpacked("openmx/graphene") / "openmx.dat")
+    third = pytest.approx(1 / 3, abs=1e-12)
+    assert segments == [
+        PathSegment(20, (0.0, 0.0, 0.0), (third, third, 0.0), ("G", "K")),
+        PathSegment(12, (third, third, 0.0), (0.5, 0.0, 0.0), ("K", "M")),
+        PathSegment(18, (0.5, 0.0, 0.0), (0.0, 0.0, 0.0), ("M", "G")),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "<Band.kpath\n",
+        "<Band.kpath\nBand.kpath>\n",
+        "<Band.kpath\n10 0 0 0 1 0\nBand.kpath>\n",
+        "<Band.kpath\n10 0 0 0 1 0 x G K\nBand.kpath>\n",
+        "<Band.kpath\n0 0 0 0 1 0 0 G K\nBand.kpath>\n",
+        "<Band.kpath\n10 0 0 0 nan 0 0 G K\nBand.kpath>\n",
+        "<Band.KPath.UnitCell\n1 0 0\n0 1 0\n0 0 1\nBand.KPath.UnitCell>\n<Band.kpath\n5 0 0 0 1 0 0\nBand.kpath>\n",
+    ],
+)
+def test_broken_band_paths(tmp_path, text):
+    path = tmp_path / "openmx.dat"
+    path.write_text(text)
+    with pytest.raises(ReadError, match=r"openmx\.dat"):
+        read_band_path(path)
+
+
+def test_band_path_without_labels_and_without_a_file(tmp_path):
+    path = tmp_path / "openmx.dat"
+    path.write_text("<band.kpath\n5 0 0 0 0.5 0 0\nband.kpath>\n")
+    assert read_band_path(path)[0].labels == ("", "")
+    with pytest.raises(ReadError, match="cannot be read"):
+        read_band_path(tmp_path)
