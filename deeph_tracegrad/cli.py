@@ -163,7 +163,7 @@ def bands(
     ] = None,
     compare: Annotated[
         Path | None,
-        typer.Option(help="A reference to draw underneath and measure against: a folder, or an openmx.Band file."),
+        typer.Option(help="Reference to draw and measure against: a folder, an openmx.Band or an ABACUS BANDS_1.dat."),
     ] = None,
     density: Annotated[float, typer.Option(min=1.0, help="k-points for each 1/Å of path (without 2π).")] = 100.0,
     fermi: Annotated[
@@ -171,13 +171,13 @@ def bands(
     ] = None,
 ) -> None:
     """Band structure of H(R), S(R) along a path, with the Fermi level, as HDF5 and picture."""
-    from deeph_tracegrad.inference.bands import BandOptions, run_bands
+    from deeph_tracegrad.inference.band_run import run_bands
+    from deeph_tracegrad.inference.bands import BandOptions
+    from deeph_tracegrad.preprocess.printed_bands import read_printed_bands
     from deeph_tracegrad.preprocess.runs import read_material
 
-    options = BandOptions(
-        kpath=kpath, window=window, num_bands=num_bands, density=density, fermi_level=fermi
-    )
-    run_bands(folder, out, options, read_material, compare=compare)
+    options = BandOptions(kpath=kpath, window=window, num_bands=num_bands, density=density, fermi_level=fermi)
+    run_bands(folder, out, options, read_material, compare=compare, read_printed=read_printed_bands)
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from deeph_tracegrad.shards import check_format, open_shard, read_sample
 
 if TYPE_CHECKING:
     from deeph_tracegrad.graph import HamiltonianGraph
+    from deeph_tracegrad.targets import TargetLayout
 
 FORMAT = "deeph-tracegrad dataset"
 FORMAT_VERSION = 1
@@ -54,7 +55,7 @@ class GraphDataset:
         self.basis = basis_from_json(index["basis"])
         self.spin = SpinMode(index["spin"])
         self.entries = [IndexEntry(**entry) for entry in index["samples"]]
-        self._layout = None
+        self._layout: TargetLayout | None = None
 
     def __len__(self) -> int:
         """Number of samples."""

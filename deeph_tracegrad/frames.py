@@ -34,9 +34,7 @@ def edge_frames(vectors: np.ndarray) -> np.ndarray:
     polar = horizontal < 1e-12
     safe = np.where(polar, 1.0, horizontal)
     second = np.stack([-third[:, 1] / safe, third[:, 0] / safe, np.zeros_like(safe)], axis=1)
-    second[polar] = np.stack(
-        [np.zeros(polar.sum()), np.copysign(1.0, third[polar, 2]), np.zeros(polar.sum())], axis=1
-    )
+    second[polar] = np.stack([np.zeros(polar.sum()), np.copysign(1.0, third[polar, 2]), np.zeros(polar.sum())], axis=1)
     third[polar] = [0.0, 0.0, 1.0] * np.copysign(1.0, third[polar, 2])[:, None]
     frames = np.stack([np.cross(second, third), second, third], axis=1)
     frames[~bond] = np.eye(3)

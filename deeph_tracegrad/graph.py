@@ -61,11 +61,11 @@ class HamiltonianGraph(Data):
         """(E, 5) int32, `[R1, R2, R3, i, j]` of each edge."""
         return torch.cat([self.edge_shift, self.edge_index.T], dim=1).cpu().numpy().astype(np.int32)
 
-    def __inc__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> int:  # noqa: ARG002
+    def __inc__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> int:
         """What is added to an attribute of the following graphs in a batch."""
         return {"atoms": self.num_nodes, "edges": self.num_edges}.get(_COUNTS.get(key, ""), 0)
 
-    def __cat_dim__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> int:  # noqa: ARG002
+    def __cat_dim__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> int:
         """The dimension along which graphs are joined in a batch."""
         return 1 if key == "edge_index" else 0
 

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from deeph_tracegrad.atomic import atomic_path
-from deeph_tracegrad.errors import ReadError
+from deeph_tracegrad.errors import MismatchError, ReadError
 from deeph_tracegrad.material import pair_vectors
 from deeph_tracegrad.orbitals import SpinMode
 from deeph_tracegrad.samples import Sample, block_dtype
@@ -45,7 +45,13 @@ class ShardWriter:
         _append(self._datasets["sample/pointer"], np.zeros((1, 3)))
 
     def append(self, sample: Sample) -> None:
-        """Add one labelled sample."""
+        """Add one sample.
+
+        Raises:
+            MismatchError: it is not labelled.
+        """
+        if sample.blocks is None:
+            raise MismatchError(f"{sample.label} has no Hamiltonian to store")
         _append(self._datasets["sample/label"], np.array([sample.label], dtype=object))
         _append(self._datasets["sample/metadata"], np.array([json.dumps(sample.metadata)], dtype=object))
         _append(self._datasets["sample/cell"], sample.cell[None])

@@ -1,7 +1,7 @@
 """What the network learns: H blocks as coefficients of irreducible representations (Wigner-Eckart), and their traces.
 
 A target is a pair of shells (l1, k1), (l2, k2), k counting the shells of equal degree; all element pairs that have it
-share its outputs, as in DeepH-E3. Its block decomposes into L = |l1-l2|..l1+l2 (DeepH-E3, Nat. Commun. 14, 2848 (2023)):
+share its outputs, as in DeepH-E3 (Nat. Commun. 14, 2848 (2023)). Its block decomposes into L = |l1-l2|..l1+l2:
 
     H[m1, m2] = Σ_LM w3j(l1, l2, L)[m1, m2, M] o_L[M],     |H|² = Σ_L |o_L|² / (2L+1).
 
@@ -89,6 +89,8 @@ class TargetLayout(torch.nn.Module):
     target_sizes: Tensor
     target_mask: Tensor
     element_target: Tensor
+    _adjoint_index: Tensor
+    _adjoint_sign: Tensor
 
     def __init__(self, basis: Basis, spin: SpinMode) -> None:
         super().__init__()
@@ -100,9 +102,7 @@ class TargetLayout(torch.nn.Module):
         sizes = np.array([(2 * t.l1 + 1) * (2 * t.l2 + 1) * spin.components**2 for t in self.targets])
         self._starts = np.concatenate([[0], np.cumsum(sizes)])
         self.dim = int(self._starts[-1]) * self._parts
-        self.irreps = [
-            (irrep.degree, target.parity, start) for _, target, irrep, start, _ in self._walk()
-        ]
+        self.irreps = [(irrep.degree, target.parity, start) for _, target, irrep, start, _ in self._walk()]
         self._places = self._element_places()
         self.register_buffer("target_sizes", torch.from_numpy(sizes).double(), persistent=False)
         self.register_buffer("target_mask", self._mask(), persistent=False)
@@ -161,7 +161,7 @@ class TargetLayout(torch.nn.Module):
         return (coefficients + coefficients[reverse_edge][:, self._adjoint_index] * sign) / 2
 
     def element_errors(self, difference: Tensor, graph: "HamiltonianGraph") -> Tensor:
-        """Absolute errors of the matrix elements in global coordinates, (E, P) eV, from a difference of coefficients."""
+        """From a difference of coefficients, the elements' absolute errors in global coordinates, (E, P) eV."""
         return self.elements(self.to_global(difference, graph.edge_frame)).abs()
 
     def edge_mask(self, graph: "HamiltonianGraph") -> Tensor:
@@ -310,9 +310,7 @@ def _coupling(l1: int, l2: int, *, spinor: bool) -> tuple[np.ndarray, np.ndarray
         elif not irrep.vector:
             block = np.einsum("abM,s->sabM", orbital, _PAULI[:, 0])
         else:
-            block = np.einsum(
-                "abM,MnN,sn->sabN", orbital, _w3j(irrep.orbital_degree, 1, irrep.degree), _PAULI[:, 1:]
-            )
+            block = np.einsum("abM,MnN,sn->sabN", orbital, _w3j(irrep.orbital_degree, 1, irrep.degree), _PAULI[:, 1:])
         rows.append(np.moveaxis(block, -1, 0).reshape(2 * irrep.degree + 1, -1))
         weights += [irrep.weight] * (2 * irrep.degree + 1)
     return np.concatenate(rows), np.array(weights)

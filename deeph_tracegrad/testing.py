@@ -57,8 +57,8 @@ def transformed_matrix(
     if not inverted:
         return turned
     parities = [
-        np.tile(np.repeat([(-1.0) ** l for l in basis.shells], [2 * l + 1 for l in basis.shells]), spin.components)
-        for basis in material.basis.bases
+        np.tile(np.repeat((-1.0) ** shells, 2 * shells + 1), spin.components)
+        for shells in (np.array(basis.shells) for basis in material.basis.bases)
     ]
     entries = turned.entries.copy()
     for (row, column), _, places in turned.stacks(species):

@@ -109,8 +109,7 @@ def build_dataset(
     say(f"{len(runs)} runs found, {len(runs) - len(todo)} of them in {out} already")
     size = _shard_size(len(todo), workers)
     tasks = [
-        _Task(tuple(todo[first : first + size]), out, strict, allow_unconverged)
-        for first in range(0, len(todo), size)
+        _Task(tuple(todo[first : first + size]), out, strict, allow_unconverged) for first in range(0, len(todo), size)
     ]
     parts = list(_performed(tasks, workers))
     failures = [failure for part in parts for failure in part.failures]

@@ -90,7 +90,7 @@ class Layout:
 
     @cached_property
     def orders(self) -> list[int]:
-        """m of each block."""
+        """M of each block."""
         return [0, *(sign * m for m in range(1, self.degree + 1) for sign in (1, -1))]
 
     @cached_property

@@ -16,7 +16,7 @@ from deeph_tracegrad.nn.linear import IrrepLinear
 from deeph_tracegrad.nn.radial import GaussianBasis
 from deeph_tracegrad.nn.rotations import EdgeRotations
 from deeph_tracegrad.nn.tracegrad import TraceDecoder, TraceGrad
-from deeph_tracegrad.nn.updates import EdgeUpdate, Geometry, NodeUpdate, post_node_layout, scalars
+from deeph_tracegrad.nn.updates import EdgeUpdate, Geometry, NodeUpdate, Sizes, post_node_layout, scalars
 from deeph_tracegrad.orbitals import Basis, SpinMode
 from deeph_tracegrad.targets import TargetLayout
 
@@ -42,23 +42,24 @@ class HamiltonianNetwork(nn.Module):
         super().__init__()
         self.settings = settings
         self.layout = TargetLayout(basis, spin)
-        species, degree, radial = len(basis), settings.harmonics_degree, settings.radial_basis
+        species, degree = len(basis), settings.harmonics_degree
+        sizes = Sizes(degree, settings.radial_basis, species)
         node, edge = scalars(settings.node_channels), scalars(settings.edge_channels)
         trunk = Layout.parse(settings.trunk)
         edge_trunk = Layout.parse(settings.edge_trunk or settings.trunk)
         self.output = Layout((Irrep.of(degree, parity), 1) for degree, parity, _ in self.layout.irreps)
         self.species = nn.Parameter(torch.randn(species, settings.node_channels) * species**-0.5)
         self.edge_embedding = GaussianBasis(settings.edge_channels, _EDGE_EMBEDDING_END)
-        self.radial = GaussianBasis(radial, settings.cutoff_radius)
+        self.radial = GaussianBasis(settings.radial_basis, settings.cutoff_radius)
         self.node_updates, self.edge_updates, self.trace_modules = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         for block in range(settings.blocks):
             last = block == settings.blocks - 1
             wanted = post_node_layout(trunk, edge_trunk, self.output, [node, edge], degree) if last else trunk
-            self.node_updates.append(update := NodeUpdate(node, edge, wanted, degree, radial, species))
-            node = update.layout
+            self.node_updates.append(node_update := NodeUpdate(node, edge, wanted, sizes))
+            node = node_update.layout
             wanted = self.output if last else edge_trunk
-            self.edge_updates.append(update := EdgeUpdate(node, edge, wanted, degree, radial, species))
-            edge = update.layout
+            self.edge_updates.append(edge_update := EdgeUpdate(node, edge, wanted, sizes))
+            edge = edge_update.layout
             if settings.tracegrad.enabled:
                 self.trace_modules.append(TraceGrad(edge, settings.tracegrad.width, self.layout.num_targets))
         missing = [str(irrep) for irrep in self.output.groups if irrep not in edge.groups]
@@ -137,7 +138,7 @@ def _rows_of(kinds: Tensor, count: int) -> list[Tensor] | None:
 
 
 def _canonical(output: Layout, layout: TargetLayout) -> tuple[Tensor, Tensor]:
-    """Where each target coefficient stands in the network's output, and its sign (the pseudo channels' quarter turn)."""
+    """Where each target coefficient stands in the network's output, and its sign: pseudo channels come turned."""
     place, sign = torch.empty(layout.dim, dtype=torch.int64), torch.ones(layout.dim)
     used: dict[Irrep, int] = {}
     for degree, parity, start in layout.irreps:

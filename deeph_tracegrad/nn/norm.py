@@ -35,7 +35,9 @@ class GraphNorm(nn.Module):
         self.register_buffer("averages", averages, persistent=False)
         self.register_buffer("channel_of", channel_of, persistent=False)
 
-    def forward(self, features: Tensor, graph_of: Tensor, graphs: int, rotations: EdgeRotations | None = None) -> Tensor:
+    def forward(
+        self, features: Tensor, graph_of: Tensor, graphs: int, rotations: EdgeRotations | None = None
+    ) -> Tensor:
         """(R, F) -> (R, F).
 
         graph_of: (R,) the graph of each row. rotations: those of the edges; None for atoms.

@@ -32,7 +32,7 @@ class EdgeRotations:
             self.matrices[irrep] = turn if irrep.natural else _quarter_turned(turn)
 
     def gather_ends(self, features: Tensor, layout: Layout, edge_index: Tensor) -> Tensor:
-        """Features of both atoms of each edge in its frame: (N, F), (2, R) -> (R, 2 F), channels of i before those of j.
+        """Features of both atoms of each edge in its frame: (N, F), (2, R) -> (R, 2 F), i's channels before j's.
 
         The result's layout is `layout.doubled`.
         """

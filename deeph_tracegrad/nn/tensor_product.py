@@ -86,14 +86,13 @@ class EdgeFrameProduct(nn.Module):
 
     def forward(self, inputs: Sequence[Tensor], atoms: int) -> Tensor:
         """Inputs in the edges' frames, each (R, F_in) -> (R, F_out); the first `atoms` rows are the on-site edges."""
-        bonds = on_site = None
+        results = []
         for features, source, copies, groups in zip(inputs, self.sources, self._copies, self._groups, strict=True):
             bond_matrices, on_site_matrices = self._matrices(source, copies, groups)
-            bond = orderwise(features[atoms:], bond_matrices, source, self.target)
-            atom = orderwise(features[:atoms], on_site_matrices, source, self.target)
-            bonds = bond if bonds is None else bonds + bond
-            on_site = atom if on_site is None else on_site + atom
-        return torch.cat([on_site, bonds])
+            on_site = orderwise(features[:atoms], on_site_matrices, source, self.target)
+            bonds = orderwise(features[atoms:], bond_matrices, source, self.target)
+            results.append(torch.cat([on_site, bonds]))
+        return sum(results[1:], start=results[0])
 
     def _matrices(self, source: Layout, copies: int, groups: list[_PathGroup]) -> tuple[list[Tensor], list[Tensor]]:
         """The channel matrices of bonds and of on-site edges for each |m|."""
@@ -144,9 +143,7 @@ def _coefficients(first: Irrep, last: Irrep, degrees: Sequence[int]) -> Tensor:
     return torch.tensor(rows, dtype=torch.float64)
 
 
-def _assembled(
-    blocks: dict[tuple[Irrep, Irrep], Tensor], order: int, source: Layout, target: Layout
-) -> Tensor:
+def _assembled(blocks: dict[tuple[Irrep, Irrep], Tensor], order: int, source: Layout, target: Layout) -> Tensor:
     """One channel matrix of order |m| from its irrep blocks; pairs without a path are zero."""
     some = next(iter(blocks.values()))
     rows = [(irrep, count) for irrep, count in source.groups.items() if irrep.degree >= order]

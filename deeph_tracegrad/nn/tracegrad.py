@@ -1,8 +1,8 @@
 """TraceGrad (arXiv 2405.05722): invariant features z under the supervision of traces, and v = ∂Σz/∂f for the others.
 
 z is a perceptron of quadratic invariants q_h = Σ_g Σ_uv W^g_uvh <f^g_u, f^g_v>, so v needs no second backward pass:
-v^g_u = 2 Σ_v M^g_uv f^g_v with M^g = Σ_h W^g_h s_h and s = ∂Σz/∂q, which has a closed form. Only the symmetric part of W
-matters, and only it is stored.
+v^g_u = 2 Σ_v M^g_uv f^g_v with M^g = Σ_h W^g_h s_h and s = ∂Σz/∂q, which has a closed form. Only the symmetric part of
+W matters, and only it is stored.
 
 Shape letters: R edges, F features of a row, c channels of one irrep, H width, T targets, U packed channel pairs.
 """
@@ -81,7 +81,7 @@ class _Pack(torch.autograd.Function):
         return symmetric.flatten(1).index_select(1, place) * factor
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return _Unpack.apply(gradient, ctx.channels)
 
 
@@ -96,7 +96,7 @@ class _Unpack(torch.autograd.Function):
         return packed.index_select(1, place.flatten()).unflatten(1, (channels, channels))
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]  # noqa: ARG004
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # noqa: ARG004
         return _Pack.apply((gradient + gradient.mT) / 2), None
 
 
@@ -117,6 +117,4 @@ def _norm_transposed(gradient: Tensor, x: Tensor, norm: nn.LayerNorm) -> Tensor:
     inverse = torch.rsqrt(variance + norm.eps)
     normed = (x - mean) * inverse
     scaled = gradient * norm.weight
-    return inverse * (
-        scaled - scaled.mean(dim=1, keepdim=True) - normed * (scaled * normed).mean(dim=1, keepdim=True)
-    )
+    return inverse * (scaled - scaled.mean(dim=1, keepdim=True) - normed * (scaled * normed).mean(dim=1, keepdim=True))

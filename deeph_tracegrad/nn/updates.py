@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from deeph_tracegrad.nn.gate import Gate
-from deeph_tracegrad.nn.layout import Layout
+from deeph_tracegrad.nn.layout import Irrep, Layout
 from deeph_tracegrad.nn.linear import SCALAR, IrrepLinear
 from deeph_tracegrad.nn.norm import GraphNorm
 from deeph_tracegrad.nn.radial import RadialWeights
@@ -36,19 +36,29 @@ class Geometry:
     edge_kinds: Sequence[Tensor] | None
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """What all updates of a network share: degree of Y, radial functions, species."""
+
+    degree: int
+    radial: int
+    species: int
+
+
 class EdgeConvolution(nn.Module):
     """Features of both atoms and of the edge times Y(bond), gated, scaled by functions of the length.
 
     after: its output, the wanted irreps less those that no path reaches.
     """
 
-    def __init__(self, node: Layout, edge: Layout, wanted: Layout, degree: int, radial: int) -> None:
+    def __init__(self, node: Layout, edge: Layout, wanted: Layout, sizes: Sizes) -> None:
         super().__init__()
+        degree = sizes.degree
         irreps = [(irrep, count) for irrep, count in wanted.groups.items() if reachable([node, edge], irrep, degree)]
         self.gate = Gate(Layout(irreps))
         self.after = self.gate.after
         self.product = EdgeFrameProduct([node.doubled, edge], [2, 1], self.gate.before, degree)
-        self.weights = RadialWeights(radial, self.after.channels)
+        self.weights = RadialWeights(sizes.radial, self.after.channels)
         self._node = node
 
     def forward(self, node: Tensor, edge: Tensor, geometry: Geometry) -> Tensor:
@@ -57,19 +67,29 @@ class EdgeConvolution(nn.Module):
         return self.gate(self.product([ends, edge], geometry.atoms), self.weights(geometry.radial))
 
 
-class NodeUpdate(nn.Module):
-    """Atoms take up the sum of their edges' messages."""
+class Update(nn.Module):
+    """What the updates of atoms and of edges have in common: a convolution, a self-connection, a norm, a skip.
 
-    def __init__(self, node: Layout, edge: Layout, wanted: Layout, degree: int, radial: int, species: int) -> None:
+    own: the layout of what is updated; kinds: how many kinds of it there are. layout: that of the result.
+    """
+
+    def __init__(self, own: Layout, node: Layout, edge: Layout, wanted: Layout, sizes: Sizes, kinds: int) -> None:
         super().__init__()
-        self.before = IrrepLinear(node, node, bias=True)
-        self.convolution = EdgeConvolution(node, edge, wanted, degree, radial)
+        self.before = IrrepLinear(own, own, bias=True)
+        self.convolution = EdgeConvolution(node, edge, wanted, sizes)
         self.layout = self.convolution.after
         self.after = IrrepLinear(self.layout, self.layout, bias=True)
-        self.self_connection = IrrepLinear(node, self.layout, bias=False, kinds=species)
+        self.self_connection = IrrepLinear(own, self.layout, bias=False, kinds=kinds)
         self.norm = GraphNorm(self.layout)
-        self.skip = _skip(node, self.layout)
+        self.skip = nn.Identity() if own == self.layout else IrrepLinear(own, self.layout, bias=False)
         self.layouts = [node, edge, self.layout]
+
+
+class NodeUpdate(Update):
+    """Atoms take up the sum of their edges' messages."""
+
+    def __init__(self, node: Layout, edge: Layout, wanted: Layout, sizes: Sizes) -> None:
+        super().__init__(node, node, edge, wanted, sizes, sizes.species)
 
     def forward(self, node: Tensor, edge: Tensor, geometry: Geometry) -> Tensor:
         """(N, F), (R, F) -> (N, F)."""
@@ -79,19 +99,11 @@ class NodeUpdate(nn.Module):
         return self.norm(update, geometry.atom_graph, geometry.graphs) + self.skip(node)
 
 
-class EdgeUpdate(nn.Module):
+class EdgeUpdate(Update):
     """Edges take up what their atoms have become."""
 
-    def __init__(self, node: Layout, edge: Layout, wanted: Layout, degree: int, radial: int, species: int) -> None:
-        super().__init__()
-        self.before = IrrepLinear(edge, edge, bias=True)
-        self.convolution = EdgeConvolution(node, edge, wanted, degree, radial)
-        self.layout = self.convolution.after
-        self.after = IrrepLinear(self.layout, self.layout, bias=True)
-        self.self_connection = IrrepLinear(edge, self.layout, bias=False, kinds=species**2)
-        self.norm = GraphNorm(self.layout)
-        self.skip = _skip(edge, self.layout)
-        self.layouts = [node, edge, self.layout]
+    def __init__(self, node: Layout, edge: Layout, wanted: Layout, sizes: Sizes) -> None:
+        super().__init__(edge, node, edge, wanted, sizes, sizes.species**2)
 
     def forward(self, node: Tensor, edge: Tensor, geometry: Geometry) -> Tensor:
         """(N, F), (R, F) -> (R, F)."""
@@ -110,11 +122,12 @@ def post_node_layout(node: Layout, edge: Layout, out: Layout, previous: Sequence
     for irrep in out.groups:
         if reachable([Layout(channels.items()), edge], irrep, degree):
             continue
-        candidates = sorted(
+        every = (Irrep(low, natural) for low in range(irrep.degree + degree + 1) for natural in (True, False))
+        candidates = [
             candidate
-            for candidate in {type(irrep)(l1, natural) for l1 in range(irrep.degree + degree + 1) for natural in (0, 1)}
+            for candidate in every
             if reachable([Layout([(candidate, 1)])], irrep, degree) and reachable(previous, candidate, degree)
-        )
+        ]
         if candidates:
             same = [count for group, count in node.groups.items() if group.degree == candidates[0].degree]
             channels[candidates[0]] = same[0] if same else list(node.groups.values())[-1]
@@ -124,7 +137,3 @@ def post_node_layout(node: Layout, edge: Layout, out: Layout, previous: Sequence
 def scalars(count: int) -> Layout:
     """Invariant channels only."""
     return Layout([(SCALAR, count)])
-
-
-def _skip(source: Layout, target: Layout) -> nn.Module:
-    return nn.Identity() if source == target else IrrepLinear(source, target, bias=False)

@@ -19,9 +19,7 @@ CASES = {"si2": 5e-6, "mos2": 5e-6, "bi_soc": 2e-6, "fe_nspin2": 5e-5}
 
 def spinful(overlap: BlockMatrix) -> BlockMatrix:
     """S for a Hamiltonian with spinors: the same for up and for down."""
-    entries = []
-    for i in range(len(overlap)):
-        entries.append(np.kron(np.eye(2), overlap.block(i)).ravel())
+    entries = [np.kron(np.eye(2), overlap.block(pair)).ravel() for pair in range(len(overlap))]
     return BlockMatrix.of(overlap.pairs, np.concatenate(entries), 2 * overlap.sizes)
 
 
@@ -48,7 +46,8 @@ def test_bands_are_those_that_abacus_printed(unpacked, case):
 
 
 @pytest.mark.parametrize(
-    ("case", "blocks", "largest"), [("si2", 200, 6.4e-5), ("mos2", 0, 0), ("bi_soc", 24, 1.2e-3), ("fe_nspin2", 60, 1.2e-3)]
+    ("case", "blocks", "largest"),
+    [("si2", 200, 6.4e-5), ("mos2", 0, 0), ("bi_soc", 24, 1.2e-3), ("fe_nspin2", 60, 1.2e-3)],
 )
 def test_blocks_of_h_beyond_the_reach_of_s_are_kept(unpacked, case, blocks, largest):
     material = read_abacus(unpacked(f"abacus/{case}"))

@@ -116,7 +116,11 @@ def test_a_number_at_the_end_of_a_cut_log_is_not_trusted(write):
     [
         ("READING ATOM TYPE", "READING", "lists no atom types"),
         ("number of zeta", "zeta", "basis_type lcao"),
-        ("    S     1.590000000000     0.917986928000     7.436000000000  0.0000\n", "", "announces 3 atoms and lists 2"),
+        (
+            "    S     1.590000000000     0.917986928000     7.436000000000  0.0000\n",
+            "",
+            "announces 3 atoms and lists 2",
+        ),
         ("+2.75396                  +0\n", "+2.75396\n", "a lattice vector"),
     ],
 )
@@ -129,7 +133,9 @@ def test_mistakes_are_told(write, old, new, reason):
 
 
 def test_input_parameters(write):
-    text = "# comment\nINPUT_PARAMETERS\nSuffix  abc # the name\nnspin 2\n//nspin 4\nnspin 1\nnelec\ncalculation get_S\n"
+    text = (
+        "# comment\nINPUT_PARAMETERS\nSuffix  abc # the name\nnspin 2\n//nspin 4\nnspin 1\nnelec\ncalculation get_S\n"
+    )
     assert read_input(write(text, "INPUT")) == {"suffix": "abc", "nspin": "1", "calculation": "get_S"}
     with pytest.raises(ReadError, match="INPUT_PARAMETERS is missing"):
         read_input(write("nspin 2\n", "INPUT"))

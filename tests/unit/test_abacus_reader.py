@@ -3,8 +3,8 @@ import shutil
 
 import numpy as np
 import pytest
-from abacus_layout import BI_CELL, SI2_CELL, newer_layout, older_layout, read_blocks
 
+from abacus_layout import BI_CELL, FE_CELL, SI2_CELL, newer_layout, older_layout, read_blocks
 from deeph_tracegrad.errors import ReadError
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.orbitals import SpinMode
@@ -71,7 +71,7 @@ def test_all_that_a_run_tells(unpacked):
     assert material.structure.frac_coords[1, 2] == 0.586888888889
 
 
-@pytest.mark.parametrize(("case", "cell"), [("si2", SI2_CELL), ("bi_soc", BI_CELL)])
+@pytest.mark.parametrize(("case", "cell"), [("si2", SI2_CELL), ("fe_nspin2", FE_CELL), ("bi_soc", BI_CELL)])
 @pytest.mark.parametrize("overlap_name", ["srs1_nao.csr", "sr_nao.csr", "srs1g1_nao.csr"])
 def test_the_files_of_newer_versions(copy_of, unpacked, case, cell, overlap_name):
     run = copy_of(case)
@@ -162,7 +162,11 @@ def test_electrons_set_in_the_input(copy_of):
 
 def test_an_unconverged_run_is_marked(copy_of):
     run = copy_of("si2")
-    edit(run / "OUT.ABACUS" / "running_scf.log", "charge density convergence is achieved", "convergence has NOT been achieved!")
+    edit(
+        run / "OUT.ABACUS" / "running_scf.log",
+        "charge density convergence is achieved",
+        "convergence has NOT been achieved!",
+    )
     assert read_abacus(run).converged is False
 
 
@@ -213,25 +217,26 @@ def test_h_beyond_s_is_kept(copy_of):
 
 
 @pytest.mark.parametrize(
-    ("case", "file", "old", "new", "reason"),
+    ("case", "file", "change", "reason"),
     [
-        ("si2", H_NAME, "Matrix Dimension of H", "Matrix Dimension of S", "holds the matrix S(R)"),
-        ("si2", "running_scf.log", "L=2, number of zeta = 1", "L=2, number of zeta = 2", "has other shells"),
-        ("si2", "running_scf.log", "nspin = 1", "nspin = 2", "the spin is collinear"),
-        ("si2", "running_scf.log", "nspin = 1", "nspin = 4", "rows; spin noncollinear and the basis make 52"),
-        ("si2", "running_scf.log", "nspin = 1", "nspin = 3", "it can be 1, 2 or 4"),
-        ("fe_nspin2", "running_scf.log", "nspin = 2", "nspin = 1", "the spin is none"),
-        ("bi_soc", "running_scf.log", "nspin = 4", "nspin = 1", "rows; spin none"),
-        ("si2", "running_scf.log", "atom label = Si", "atom label = Ge", "its atoms are not those of"),
-        ("si2", "../STRU", "0.250000000000 0.25", "0.251000000000 0.25", "was it edited"),
-        ("si2", "../STRU", "0.000000000000 2.715", "0.000000000000 2.716", "was it edited"),
-        ("si2", H_NAME, "-2 -1 0 152\n 3.49802746e-08", "-2 -1 0 152\n 3.49802746e-01", "is not Hermitian"),
-        ("bi_soc", S_NAME, "(1.00000000e+00,0.00000000e+00)", "(1.01000000e+00,0.00000000e+00)", "depends on spin"),
+        ("si2", H_NAME, ("Matrix Dimension of H", "Matrix Dimension of S"), "holds the matrix S(R)"),
+        ("si2", "running_scf.log", ("L=2, number of zeta = 1", "L=2, number of zeta = 2"), "has other shells"),
+        ("si2", "running_scf.log", ("nspin = 1", "nspin = 2"), "the spin is collinear"),
+        ("si2", "running_scf.log", ("nspin = 1", "nspin = 4"), "rows; spin noncollinear and the basis make 52"),
+        ("si2", "running_scf.log", ("nspin = 1", "nspin = 3"), "it can be 1, 2 or 4"),
+        ("fe_nspin2", "running_scf.log", ("nspin = 2", "nspin = 1"), "the spin is none"),
+        ("bi_soc", "running_scf.log", ("nspin = 4", "nspin = 1"), "rows; spin none"),
+        ("si2", "running_scf.log", ("atom label = Si", "atom label = Ge"), "its atoms are not those of"),
+        ("si2", "../STRU", ("0.250000000000 0.25", "0.251000000000 0.25"), "was it edited"),
+        ("si2", "../STRU", ("0.000000000000 2.715", "0.000000000000 2.716"), "was it edited"),
+        ("si2", H_NAME, ("-2 -1 0 152\n 3.49802746e-08", "-2 -1 0 152\n 3.49802746e-01"), "is not Hermitian"),
+        ("si2", S_NAME, ("1.00000000e+00", "1.00000000e+90"), "which no S(R) can have"),
+        ("bi_soc", S_NAME, ("(1.00000000e+00,0.00000000e+00)", "(1.01000000e+00,0.00000000e+00)"), "depends on spin"),
     ],
 )
-def test_what_does_not_fit_is_refused(copy_of, case, file, old, new, reason):
+def test_what_does_not_fit_is_refused(copy_of, case, file, change, reason):
     run = copy_of(case)
-    edit(run / "OUT.ABACUS" / file, old, new, 1)
+    edit(run / "OUT.ABACUS" / file, *change, 1)
     with pytest.raises(ReadError, match=re.escape(reason)):
         read_abacus(run)
 

@@ -100,7 +100,9 @@ def test_kinds_of_positions(write, kind, unit, center):
 def test_named_lattices_have_their_symmetry(write, latname):
     """Cell lengths (units of a) and the volume; formulas of the Bravais lattices."""
     b, c, cosine = 1.25, 1.5, 0.25
-    parameters = {0: [], 1: [c], 2: [b, c], 3: [b, c, cosine], 5: [b, c, 0.25, 0.125, 0.375]}[NAMED_LATTICES[latname][0]]
+    parameters = {0: [], 1: [c], 2: [b, c], 3: [b, c, cosine], 5: [b, c, 0.25, 0.125, 0.375]}[
+        NAMED_LATTICES[latname][0]
+    ]
     if latname == "trigonal":
         parameters = [cosine]
     text = STRU.replace("LATTICE_VECTORS\n1.0 0.0 0.0 # first\n0.25 1.0 0.0\n0.0 0.125 2.0\n", "LATTICE_PARAMETERS\n")
@@ -169,7 +171,9 @@ def test_labels_begin_with_the_element(tmp_path, label, element):
     assert element_of(tmp_path, label) == element
 
 
-@pytest.mark.parametrize(("label", "reason"), [("H_empty", "ghost atom"), ("fe", "no element"), ("Xx", "no element"), ("Foo", "no element")])
+@pytest.mark.parametrize(
+    ("label", "reason"), [("H_empty", "ghost atom"), ("fe", "no element"), ("Xx", "no element"), ("Foo", "no element")]
+)
 def test_labels_without_an_element_are_refused(tmp_path, label, reason):
     with pytest.raises(ReadError, match=reason):
         element_of(tmp_path, label)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,7 @@ def test_written_and_read_again(label: str, rate: float, decay: float) -> None:
 
 
 def test_every_key_is_described() -> None:
-    for line, following in zip(annotated_toml(Config()).splitlines(), annotated_toml(Config()).splitlines()[1:]):
+    for line, following in pairwise(annotated_toml(Config()).splitlines()):
         if " = " in following and not following.startswith("#"):
             assert line.startswith("# "), following
 
@@ -78,7 +79,7 @@ def written(folder: Path, text: str) -> Path:
         ("", ["training.optimiser.name=adam"], ["--set", "unknown key optimiser in [training]", "optimizer"]),
         ("", ["epochs=3"], ["--set epochs=3", "section.key=value"]),
         ("", ["training.epochs"], ["--set training.epochs", "section.key=value"]),
-        ("[data", [], ["c.toml", "not a TOML file", "line 1"]),
+        ("[data\n", [], ["c.toml", "not a TOML file", "line 1"]),
         ("data = 3", ["data.train=0.5"], ["--set data.train=0.5", "data is a key, not a section"]),
     ],
 )

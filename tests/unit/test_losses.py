@@ -71,18 +71,10 @@ def test_trace_labels_are_normalised_over_the_targets() -> None:
     assert labels.mean(dim=1).abs().max() < 1e-12
     on_site = int(graph.on_site.nonzero()[0])  # carbon: the traces of its own on-site block
     block = material.hamiltonian[0].block(0)
-    traces = [
-        (block[rows, columns] ** 2).sum()
-        for rows, columns in [(slice(a, b), slice(c, d)) for a, b in PARTS for c, d in PARTS]
-    ]
-    padded = np.zeros(layout.num_targets)
-    padded[layout.target_mask[0, 0].numpy()] = traces
-    expected = (padded - padded.mean()) / np.sqrt(padded.var() + 1e-5)
+    shells = {(0, 0): slice(0, 1), (0, 1): slice(1, 2), (1, 0): slice(2, 5)}  # carbon's s, s, p
+    traces = np.array([(block[shells[t.l1, t.k1], shells[t.l2, t.k2]] ** 2).sum() for t in layout.targets])
+    expected = (traces - traces.mean()) / np.sqrt(traces.var() + 1e-5)
     assert np.allclose(labels[on_site].numpy(), expected, rtol=1e-10)
-
-
-# rows of carbon's shells s, s, p
-PARTS = [(0, 1), (1, 2), (2, 5)]
 
 
 def test_loss_balances_the_two_errors() -> None:

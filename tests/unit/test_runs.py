@@ -1,4 +1,3 @@
-import os
 import shutil
 
 import pytest
@@ -87,14 +86,19 @@ def test_the_current_folder_has_its_own_name(tmp_path, monkeypatch):
 def test_links_are_followed_once(tmp_path):
     make(tmp_path / "store" / "run", "openmx")
     (tmp_path / "set").mkdir()
-    os.symlink(tmp_path / "store" / "run", tmp_path / "set" / "linked")
-    os.symlink(tmp_path, tmp_path / "set" / "loop")
+    (tmp_path / "set" / "linked").symlink_to(tmp_path / "store" / "run")
+    (tmp_path / "set" / "loop").symlink_to(tmp_path)
     assert labels([tmp_path / "set"]) == ["linked"]
 
 
 @pytest.mark.parametrize(
     ("pattern", "reason"),
-    [("nowhere", "does not exist"), ("*.none", "no folder that it matches"), ("empty", "it is empty"), ("notes", "holds todo.txt")],
+    [
+        ("nowhere", "does not exist"),
+        ("*.none", "no folder that it matches"),
+        ("empty", "it is empty"),
+        ("notes", "holds todo.txt"),
+    ],
 )
 def test_a_pattern_without_runs_is_an_error_that_says_so(tmp_path, pattern, reason):
     make(tmp_path / "run", "openmx")
@@ -116,5 +120,5 @@ def test_reading_by_path_and_by_run(unpacked):
 
 def test_reading_what_is_no_run(tmp_path):
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(ReadError, match="is no run: it holds notes.txt. Accepted are OpenMX"):
+    with pytest.raises(ReadError, match=r"is no run: it holds notes\.txt\. Accepted are OpenMX"):
         read_material(tmp_path)

@@ -1,0 +1,367 @@
+"""The training configuration: one typed description of every key.
+
+The docstring under each field is what a user reads in the annotated files of `configs/` and in the documentation.
+"""
+
+import json
+import textwrap
+import tomllib
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
+
+from deeph_tracegrad.errors import ConfigError
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
+FilePath = Annotated[Path, Field(strict=False)]
+Irreps = Annotated[str, Field(pattern=r"^\s*\d+x\d+[eo](\s*\+\s*\d+x\d+[eo])*\s*$")]
+Betas = Annotated[tuple[BelowOne, BelowOne], Field(strict=False)]
+
+
+class Section(BaseModel):
+    """A table of the TOML file: immutable, no unknown keys, no silent conversion."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+
+class DataSettings(Section):
+    """What is learnt from, and how it is divided."""
+
+    dataset: FilePath = Path("dataset")
+    """Dataset of `deeph-tracegrad preprocess`. Paths are relative to the folder in which the command is run."""
+
+    train: Fraction | list[str] = 0.8
+    """Samples to train on: a fraction, or a list of labels with the wildcards * and ?. Fractions are of the samples
+    that no list names."""
+
+    validation: Fraction | list[str] = 0.1
+    """Samples whose error chooses the best checkpoint and steers the plateau schedule. Without any, the error on the
+    training samples does."""
+
+    test: Fraction | list[str] = 0.1
+    """Samples kept aside for `deeph-tracegrad evaluate`."""
+
+    split_seed: int = 0
+    """Seed of the division by fractions."""
+
+    max_edges: PositiveInt = 4000
+    """Largest number of edges in one batch, over all ranks together; a larger structure is a batch of its own. 1 gives
+    one structure a batch."""
+
+    in_memory: bool = True
+    """Keep the samples in memory after their first use."""
+
+
+class TraceGradSettings(Section):
+    """Supervision by trace labels, with the gradient of the invariants fed back into the features."""
+
+    enabled: bool = True
+    """False leaves the plain DeepH-E3 network."""
+
+    width: PositiveInt = 128
+    """Invariants drawn from each edge's features, and the width of the layers above them. 1024 in the TraceGrad
+    paper."""
+
+    decoder_width: PositiveInt = 128
+    """Width of the layers that predict the trace labels. 1024 in the TraceGrad paper."""
+
+    loss_weight: NonNegativeFloat = 0.3
+    """Weight of the trace error relative to the error of H."""
+
+
+class ModelSettings(Section):
+    """The network."""
+
+    blocks: PositiveInt = 3
+    """Message-passing blocks, each one node update and one edge update."""
+
+    trunk: Irreps = "64x0e+32x1o+16x2e+8x3o+8x4e"
+    """Irreps of the hidden node features, and of the edge features where `edge_trunk` is not set."""
+
+    edge_trunk: Irreps | None = None
+    """Irreps of the hidden edge features."""
+
+    node_channels: PositiveInt = 64
+    """Scalars that each element is embedded into."""
+
+    edge_channels: PositiveInt = 64
+    """Gaussians that each bond length is embedded into."""
+
+    harmonics_degree: Annotated[int, Field(ge=0)] = 4
+    """Highest degree of the spherical harmonics of the bond directions."""
+
+    cutoff_radius: PositiveFloat = 7.2
+    """End of the radial grid in Å. Not a cutoff: the edges are the blocks of H."""
+
+    radial_basis: PositiveInt = 128
+    """Gaussians on the radial grid."""
+
+    hermitian: bool = True
+    """Average each block with the adjoint of its reverse edge, so that H is Hermitian by construction."""
+
+    tracegrad: TraceGradSettings = TraceGradSettings()
+
+
+class OptimizerSettings(Section):
+    """How the weights move."""
+
+    name: Literal["adam", "adamw"] = "adamw"
+    """adam or adamw."""
+
+    learning_rate: PositiveFloat = 2e-3
+    """The rate from which the schedule starts, after the warm-up."""
+
+    betas: Betas = (0.9, 0.999)
+    """Decay of the two running moments of the gradient."""
+
+    weight_decay: NonNegativeFloat = 0.0
+    """Decoupled for adamw, an L2 penalty for adam."""
+
+    gradient_clip: NonNegativeFloat = 1.0
+    """Largest norm of the whole gradient; 0 for no limit."""
+
+    ema_decay: BelowOne = 0.999
+    """Decay per step of the running average of the weights, which then validates and predicts; 0 for no average. The
+    average of the first steps is shorter."""
+
+
+class ScheduleSettings(Section):
+    """How the learning rate changes."""
+
+    kind: Literal["constant", "cosine", "plateau"] = "cosine"
+    """constant; cosine: half a cosine over all epochs, down to `min_learning_rate`; plateau: DeepH-E3's, which lowers
+    the rate when the smoothed validation error stalls and ends the training at `min_learning_rate`."""
+
+    warmup_epochs: NonNegativeFloat = 5.0
+    """Epochs over which the rate grows linearly from 0."""
+
+    min_learning_rate: NonNegativeFloat = 3e-5
+    """Where cosine arrives, and where plateau ends the training."""
+
+    factor: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
+    """plateau: what the rate is multiplied by."""
+
+    patience: PositiveInt = 120
+    """plateau: validations without progress before the rate is lowered."""
+
+    cooldown: Annotated[int, Field(ge=0)] = 40
+    """plateau: validations after a change that do not count."""
+
+    threshold: BelowOne = 0.05
+    """plateau: relative improvement that counts as progress."""
+
+    smoothing: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
+    """plateau: weight of the newest validation error in the smoothed one."""
+
+    revert_patience: PositiveInt = 20
+    """plateau: validations in a row above twice the best error before the best checkpoint is taken up again."""
+
+    revert_factor: Annotated[float, Field(gt=0.0, le=1.0)] = 0.8
+    """plateau: what the rate is multiplied by at such a return."""
+
+
+class TrainingSettings(Section):
+    """The run."""
+
+    run: FilePath = Path("run")
+    """Folder to write configuration, log, metrics and checkpoints into."""
+
+    epochs: PositiveInt = 1000
+    """Passes over the training samples."""
+
+    validation_interval: PositiveInt = 1
+    """Epochs between two validations; each gives a line of the log and of metrics.csv, and last.pt."""
+
+    seed: int = 42
+    """Seed of the initial weights and of the order of the samples."""
+
+    dtype: Literal["float32", "float64"] = "float32"
+    """Precision of the network: float32 or float64."""
+
+    device: str = "auto"
+    """cpu, cuda, cuda:N or auto; under mpirun, cuda gives each rank of a machine its own GPU."""
+
+    threads: Annotated[int, Field(ge=0)] = 0
+    """CPU threads of each rank; 0 shares the cores among the ranks of a machine."""
+
+    optimizer: OptimizerSettings = OptimizerSettings()
+
+    schedule: ScheduleSettings = ScheduleSettings()
+
+
+class Config(Section):
+    """Everything that `deeph-tracegrad train` reads."""
+
+    data: DataSettings = DataSettings()
+    model: ModelSettings = ModelSettings()
+    training: TrainingSettings = TrainingSettings()
+
+
+PRESETS: Mapping[str, Config] = {
+    "default": Config(),
+    "deeph-e3": Config(
+        data=DataSettings(max_edges=1),
+        model=ModelSettings(hermitian=False, tracegrad=TraceGradSettings(enabled=False)),
+        training=TrainingSettings(
+            epochs=3000,
+            optimizer=OptimizerSettings(name="adam", gradient_clip=0.0, ema_decay=0.0),
+            schedule=ScheduleSettings(kind="plateau", warmup_epochs=0.0),
+        ),
+    ),
+    "paper": Config(
+        data=DataSettings(max_edges=1),
+        model=ModelSettings(hermitian=False, tracegrad=TraceGradSettings(width=1024, decoder_width=1024)),
+        training=TrainingSettings(
+            epochs=3000,
+            optimizer=OptimizerSettings(name="adam", gradient_clip=0.0, ema_decay=0.0),
+            schedule=ScheduleSettings(kind="plateau", warmup_epochs=0.0),
+        ),
+    ),
+}
+"""The files of `configs/`: the project's choices, DeepH-E3 as published, DeepH-E3 with TraceGrad as published."""
+
+
+def load_config(path: Path | str, settings: list[str] | None = None) -> Config:
+    """The configuration of a TOML file.
+
+    settings: overrides `section.key=value`; a value that is not TOML is taken as a string.
+
+    Raises:
+        ConfigError: the file is missing or no TOML, or a key is unknown or of the wrong kind.
+    """
+    path = Path(path)
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read the configuration: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a TOML file: {error}") from error
+    overridden = [_override(content, setting) for setting in settings or []]
+    return parse_config(content, str(path), overridden)
+
+
+def parse_config(content: Mapping[str, Any], source: str, overridden: list[str] | None = None) -> Config:
+    """The configuration of nested tables.
+
+    source: named in messages. overridden: keys that come from --set instead.
+
+    Raises:
+        ConfigError: a key is unknown or of the wrong kind.
+    """
+    try:
+        return Config.model_validate(content)
+    except ValidationError as error:
+        problems: dict[str, list[Any]] = {}
+        for problem in error.errors():
+            section, keys = _locate(problem["loc"])
+            problems.setdefault(".".join(keys), []).append((section, keys, problem))
+        lines = []
+        for key, alternatives in problems.items():
+            by_setting = any(f"{setting}.".startswith(f"{key}.") for setting in overridden or [])
+            lines.append(f"{'--set' if by_setting else source}: {_explain(key, alternatives)}")
+        raise ConfigError("\n".join(lines)) from None
+
+
+def annotated_toml(config: Config) -> str:
+    """The configuration as a TOML file in which every key is preceded by its description."""
+    return "\n\n".join(_table(config, ())) + "\n"
+
+
+def write_presets(folder: Path | str) -> None:
+    """Write the files of `configs/`."""
+    for name, config in PRESETS.items():
+        (Path(folder) / f"{name}.toml").write_text(annotated_toml(config), encoding="utf-8")
+
+
+def differing_keys(one: Config, other: Config) -> list[str]:
+    """The dotted names of the keys whose values differ."""
+    left, right = dict(_flat(one, "")), dict(_flat(other, ""))
+    return [key for key in left if left[key] != right[key]]
+
+
+def _override(content: dict[str, Any], setting: str) -> str:
+    """Put one `section.key=value` into the tables; returns its key."""
+    key, equals, text = setting.partition("=")
+    *sections, name = key.strip().split(".")
+    if not equals or not sections:
+        raise ConfigError(f"--set {setting}: expected section.key=value, such as training.epochs=100")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    table = content
+    for section in sections:
+        table = table.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"--set {setting}: {section} is a key, not a section")
+    table[name] = value
+    return key.strip()
+
+
+def _locate(location: tuple[int | str, ...]) -> tuple[type[Section], list[str]]:
+    """The section that an error of pydantic is in, and the names that lead to its key."""
+    section: type[Section] = Config
+    keys = []
+    for name in map(str, location):
+        keys.append(name)
+        annotation = section.model_fields[name].annotation if name in section.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, Section)):
+            break
+        section = annotation
+    return section, keys
+
+
+def _explain(key: str, alternatives: list[Any]) -> str:
+    """A sentence about one key; a value of several allowed kinds has a complaint from each."""
+    section, keys, problem = alternatives[0]
+    if problem["type"] == "extra_forbidden":
+        table = ".".join(keys[:-1])
+        nearest = get_close_matches(keys[-1], section.model_fields, n=1, cutoff=0.0)[0]
+        return (
+            f"unknown key {keys[-1]}{f' in [{table}]' if table else ''}; the nearest known one is {nearest}, "
+            f"all are {', '.join(section.model_fields)}"
+        )
+    messages = dict.fromkeys(other["msg"][0].lower() + other["msg"][1:] for _, _, other in alternatives)
+    complaints = " or ".join(messages)
+    field = section.model_fields.get(keys[-1])
+    meaning = " ".join(field.description.split()) if field and field.description else ""
+    return f"{key} = {problem['input']!r}: {complaints}.{f' {meaning}' if meaning else ''}"
+
+
+def _flat(section: Section, prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in section:
+        if isinstance(value, Section):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _table(section: Section, path: tuple[str, ...]) -> Iterator[str]:
+    """The blocks of lines of one table and of those inside it."""
+    if path:
+        yield f"{_comment(type(section).__doc__ or '')}\n[{'.'.join(path)}]"
+    fields = type(section).model_fields
+    for name, value in section:
+        if not isinstance(value, Section):
+            assignment = f"# {name} =" if value is None else f"{name} = {_toml(value)}"
+            yield f"{_comment(fields[name].description or '')}\n{assignment}"
+    for name, value in section:
+        if isinstance(value, Section):
+            yield from _table(value, (*path, name))
+
+
+def _comment(text: str) -> str:
+    return "\n".join(textwrap.wrap(" ".join(text.split()), width=100, initial_indent="# ", subsequent_indent="# "))
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, str | Path):
+        # JSON's escapes are TOML's, but for the one control character that JSON leaves as it is
+        return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+    return json.dumps(value)
