@@ -19,7 +19,7 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     copies = tmp_path_factory.mktemp("data")
 
     def unpack(name: str) -> Path:
-        copy = copies / name
+        copy = copies / name.replace("/", "-") / Path(name).name  # a folder and its subfolder are two copies
         if not copy.exists():
             shutil.copytree(DATA / name, copy)
             for packed in copy.rglob("*.xz"):
@@ -49,7 +49,9 @@ def graphene_dataset(unpacked: Callable[[str], Path], tmp_path_factory: pytest.T
     from deeph_tracegrad.preprocess.build import build_dataset
 
     folder = tmp_path_factory.mktemp("dataset") / "graphene"
-    build_dataset([str(unpacked("openmx") / f"demo_{run}") for run in ("a_00", "a_01", "a_02", "b_00")], folder, workers=1)
+    build_dataset(
+        [str(unpacked("openmx") / f"demo_{run}") for run in ("a_00", "a_01", "a_02", "b_00")], folder, workers=1
+    )
     return folder
 
 

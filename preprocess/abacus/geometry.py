@@ -1,0 +1,105 @@
+"""Cell and atoms of an ABACUS run, from STRU or from the header of a newer CSR file.
+
+Shape letters: N atoms.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from pymatgen.core.periodic_table import Element
+
+from deeph_tracegrad.errors import ReadError
+from deeph_tracegrad.preprocess.abacus.text import numbers
+
+LARGEST_DEVIATION = 2e-5  # relative: logs and headers print six digits
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """A cell with labelled atoms, in the order of the matrices.
+
+    path: the file it comes from. labels: (N,) as in STRU: an element, perhaps with a number or a suffix.
+    lattice: (3, 3) Å, rows. fractional: (N, 3).
+    orbital_files: .orb file name of each label, where the source names it.
+    """
+
+    path: Path
+    labels: tuple[str, ...]
+    lattice: np.ndarray
+    fractional: np.ndarray
+    orbital_files: Mapping[str, str] = field(default_factory=dict)
+
+    def placed_like(self, other: "Geometry") -> "Geometry":
+        """The same atoms, each in the periodic image that it has in `other`.
+
+        ABACUS moves atoms into the cell before it counts R, and what it made of them it prints with fewer digits.
+
+        Raises:
+            ReadError: the two are not the same structure.
+        """
+        if len(other.labels) != len(self.labels):
+            raise ReadError(
+                self.path, f"has {len(self.labels)} atoms where {other.path} has {len(other.labels)}; was it edited?"
+            )
+        moved = replace(self, fractional=self.fractional + np.rint(other.fractional - self.fractional))
+        longest = np.linalg.norm(self.lattice, axis=1).max()
+        deviation = max(
+            np.abs(moved.fractional - other.fractional).max(), np.abs(moved.lattice - other.lattice).max() / longest
+        )
+        if not deviation < LARGEST_DEVIATION:
+            raise ReadError(
+                self.path,
+                f"is not the structure of this run: it differs from {other.path} by {deviation * longest:.2g} Å; "
+                "was it edited?",
+            )
+        return moved
+
+    def wrapped(self) -> "Geometry":
+        """All atoms in the cell, as ABACUS puts them: 0 <= fractional < 1."""
+        return replace(self, fractional=np.fmod(np.fmod(self.fractional, 1.0) + 1.0, 1.0))
+
+
+def spanning(path: Path, lattice: np.ndarray) -> np.ndarray:
+    """The lattice itself, (3, 3).
+
+    Raises:
+        ReadError: its vectors do not span a cell.
+    """
+    if not abs(np.linalg.det(lattice)) > 1e-6 * np.linalg.norm(lattice, axis=1).prod():
+        raise ReadError(path, f"the lattice vectors {lattice.tolist()} do not span a cell")
+    return lattice
+
+
+def parse_csr_structure(path: Path, text: str) -> Geometry:
+    """The POSCAR-like unit cell in the header of a CSR file: name, scale in Å, vectors, labels, counts, coordinates.
+
+    Raises:
+        ReadError: it is not complete.
+    """
+    lines = [words for line in text.splitlines() if (words := line.split()) and not words[0].startswith("#")]
+    if len(lines) < 8 or len(lines[5]) != len(lines[6]):
+        raise ReadError(path, "the unit cell in its header is not complete")
+    scale = numbers(path, lines[1], 1, "the lattice constant in the header")[0]
+    lattice = scale * np.array([numbers(path, words, 3, "a lattice vector in the header") for words in lines[2:5]])
+    counts = [int(number) for number in numbers(path, lines[6], len(lines[6]), "the header's line of atom counts")]
+    labels = tuple(label for label, count in zip(lines[5], counts, strict=True) for _ in range(count))
+    positions = np.array([numbers(path, words, 3, "a position in the header") for words in lines[8:]]).reshape(-1, 3)
+    if len(positions) != len(labels) or not labels or lines[7] != ["Direct"]:
+        raise ReadError(path, f"its header announces {len(labels)} atoms and lists {len(positions)} positions")
+    return Geometry(path, labels, spanning(path, lattice), positions)
+
+
+def element_of(path: Path, label: str) -> str:
+    """The element symbol that a label begins with.
+
+    Raises:
+        ReadError: there is none, or the label is that of a ghost atom.
+    """
+    if label.lower().endswith("_empty"):
+        raise ReadError(path, f"{label} is a ghost atom (a basis without a nucleus), which is not supported")
+    for symbol in (label[:2], label[:1]):
+        if Element.is_valid_symbol(symbol) and not label[len(symbol) : len(symbol) + 1].islower():
+            return symbol
+    raise ReadError(path, f"the label {label} begins with no element symbol")

@@ -1,0 +1,67 @@
+"""Training on two ranks against one, through mpirun."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from deeph_tracegrad.training.checkpoint import load_checkpoint
+from deeph_tracegrad.training.metrics import read_metrics
+
+BIN = Path(sys.executable).parent
+MPIRUN, COMMAND = BIN / "mpirun", BIN / "deeph-tracegrad"
+
+pytestmark = [pytest.mark.mpi, pytest.mark.skipif(not MPIRUN.exists(), reason="needs mpirun beside the interpreter")]
+
+
+def on_two_ranks(*arguments: object) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [str(MPIRUN), "-n", "2", str(COMMAND), *map(str, arguments)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_two_ranks_train_as_one(command: Callable[..., int], tiny_training: Path, tmp_path: Path) -> None:
+    """The second batch of every epoch has one sample, so that one of the ranks has nothing to do."""
+    alone, together = tmp_path / "run", tmp_path / "together"
+    assert command("train", tiny_training) == 0
+    done = on_two_ranks("train", tiny_training, "--set", f"training.run={together}")
+    assert done.returncode == 0, done.stderr
+    assert "2 ranks" in done.stdout
+    assert done.stdout == (together / "train.log").read_text()  # the main rank alone speaks
+    rows = zip(read_metrics(alone / "metrics.csv"), read_metrics(together / "metrics.csv"), strict=True)
+    for left, right in rows:
+        for name in left.keys() - {"edges_per_second"}:
+            assert float(right[name]) == pytest.approx(float(left[name]), rel=1e-9), name
+    weights = [load_checkpoint(folder / "last.pt").weights for folder in (alone, together)]
+    for name in weights[0]:
+        assert torch.allclose(weights[0][name], weights[1][name], rtol=1e-7, atol=1e-9), name
+
+
+@pytest.mark.slow
+def test_two_ranks_evaluate_as_one(
+    command: Callable[..., int], tiny_training: Path, tmp_path: Path, graphene_dataset: Path
+) -> None:
+    assert command("train", tiny_training, "--set", "training.epochs=1") == 0
+    evaluation = ("evaluate", tmp_path / "run" / "last.pt", graphene_dataset, "--out")
+    assert command(*evaluation, tmp_path / "alone") == 0
+    assert on_two_ranks(*evaluation, tmp_path / "together").returncode == 0
+    one, two = (json.loads((tmp_path / f"{name}.json").read_text())["errors"] for name in ("alone", "together"))
+    for part in one:
+        assert two[part]["all"] == pytest.approx(one[part]["all"], rel=1e-12)
+
+
+def test_a_mistake_ends_all_ranks(tiny_training: Path) -> None:
+    done = on_two_ranks("train", tiny_training, "--set", "data.dataset=nowhere")
+    assert done.returncode != 0
+    assert "nowhere: no dataset here" in done.stderr

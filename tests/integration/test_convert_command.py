@@ -1,0 +1,147 @@
+"""`deeph-tracegrad convert` and `inspect`, through the command line."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from deeph_tracegrad.blocks import union_pairs
+from deeph_tracegrad.deeph_format import read_deeph, write_deeph
+from deeph_tracegrad.deeph_legacy import read_deeph_legacy
+from deeph_tracegrad.preprocess.runs import read_material
+
+DATA = Path(__file__).parents[1] / "data"
+READERS = {"deeph": read_deeph, "deeph-legacy": read_deeph_legacy}
+RUNS = [
+    *("openmx/graphene", "openmx/mos2", "openmx/fe_bcc_spin", "openmx/bi_soc"),
+    *("abacus/si2", "abacus/fe_nspin2", "abacus/bi_soc", "abacus/mos2_get_S"),
+]
+
+
+@pytest.fixture
+def run(command, capsys):
+    """Run the command: (exit code, standard output, standard error)."""
+    return lambda *arguments: (command(*arguments), *capsys.readouterr())
+
+
+def assert_same_matrices(one, other):
+    """Every block of both; zeros stand where one matrix has fewer pairs than the other."""
+    assert one.spin is other.spin
+    for left, right in zip([one.overlap, *one.hamiltonian], [other.overlap, *other.hamiltonian], strict=True):
+        pairs = union_pairs(left.pairs, right.pairs)
+        np.testing.assert_array_equal(left.on_pairs(pairs).entries, right.on_pairs(pairs).entries)
+        assert left.entries.any()
+
+
+@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("to", READERS)
+def test_a_run_survives_the_conversion(run, unpacked, tmp_path, name, to):
+    code, output, errors = run("convert", unpacked(name), tmp_path / "out", "--to", to)
+    assert (code, errors) == (0, "")
+    assert "read in" in output
+    assert "info.json" in output
+    original, written = read_material(unpacked(name)), READERS[to](tmp_path / "out")
+    assert_same_matrices(original, written)
+    for field in ("basis", "fermi_level", "electrons", "converged"):
+        assert getattr(written, field) == getattr(original, field)
+    assert written.provenance["origin"]["code"] == original.provenance["code"]
+    np.testing.assert_allclose(written.structure.cart_coords, original.structure.cart_coords, rtol=0, atol=1e-14)
+    assert_same_matrices(written, read_material(tmp_path / "out"))
+
+
+def test_as_dock_converts_it(run, unpacked, tmp_path):
+    source = unpacked("openmx/mos2")
+    assert run("convert", source, tmp_path / "out")[0] == 0
+    with (
+        h5py.File(tmp_path / "out" / "hamiltonian.h5") as ours,
+        h5py.File(source / "deeph_dock" / "hamiltonian.h5") as theirs,
+    ):
+        order = {tuple(pair): place for place, pair in enumerate(ours["atom_pairs"][:].tolist())}
+        for place, pair in enumerate(theirs["atom_pairs"][:].tolist()):
+            blocks = []
+            for file, number in [(ours, order[tuple(pair)]), (theirs, place)]:
+                start, stop = file["chunk_boundaries"][number : number + 2]
+                blocks.append(file["entries"][start:stop])
+            np.testing.assert_allclose(*blocks, rtol=0, atol=1e-8)  # dock keeps the run's violation of hermiticity
+
+
+def test_upgrade_and_downgrade(run, tmp_path):
+    assert run("convert", DATA / "deeph_legacy" / "graphene", tmp_path / "new")[0] == 0
+    assert run("convert", tmp_path / "new", tmp_path / "old", "--to", "deeph-legacy", "--local-coordinates")[0] == 0
+    assert (tmp_path / "old" / "rc.h5").is_file()
+    assert_same_matrices(read_deeph_legacy(DATA / "deeph_legacy" / "graphene"), read_deeph_legacy(tmp_path / "old"))
+
+
+def test_an_earlier_conversion_is_replaced_and_nothing_else(run, unpacked, tmp_path):
+    source, out = unpacked("openmx/graphene") / "deeph_dock", tmp_path / "out"
+    for to in ("deeph", "deeph"):
+        assert run("convert", source, out, "--to", to)[0] == 0
+    code, _, errors = run("convert", source, out, "--to", "deeph-legacy")
+    assert code == 2
+    assert f"{out}: holds POSCAR" in errors
+    (out / "thesis.tex").touch()
+    code, _, errors = run("convert", source, out)
+    assert code == 2
+    assert "thesis.tex" in errors
+    assert (out / "hamiltonian.h5").is_file()
+
+
+def test_refusals_leave_everything_as_it_was(run, unpacked, tmp_path):
+    source = shutil.copytree(unpacked("openmx/graphene") / "deeph_dock", tmp_path / "run")
+    before = {path: path.read_bytes() for path in source.iterdir()}
+    (tmp_path / "file").write_text("x")
+    (source / "info.json.bak").touch()
+    for destination, message in [(source, "is the run itself"), (tmp_path / "file", "is a file")]:
+        code, _, errors = run("convert", source, destination)
+        assert code == 2
+        assert message in errors
+    code, _, errors = run("convert", source, tmp_path / "out", "--local-coordinates")
+    assert code == 2
+    assert "--to deeph-legacy" in errors
+    code, _, errors = run("convert", tmp_path / "nothing", tmp_path / "out")
+    assert code == 2
+    assert "nothing" in errors
+    assert {path: path.read_bytes() for path in before} == before
+    assert not (tmp_path / "out").exists()
+
+
+def test_inspect_a_run_and_a_folder(run, unpacked, tmp_path):
+    source = unpacked("openmx/fe_bcc_spin")
+    code, output, _ = run("inspect", source)
+    assert code == 0
+    for text in ("Fe2", "Fe s3p2d1", "collinear", "Fermi level", "smallest eigenvalue of S(k)", "H beyond S", "OpenMX"):
+        assert text in output
+    material = read_deeph(source / "deeph_dock")
+    write_deeph(material.with_hamiltonian(()), tmp_path / "out")
+    code, output, _ = run("inspect", tmp_path / "out")
+    assert code == 0
+    assert "There is no Hamiltonian." in output
+    code, _, errors = run("inspect", tmp_path)
+    assert code == 2
+    assert str(tmp_path) in errors
+
+
+def test_inspect_a_dataset(run, graphene_dataset):
+    code, output, _ = run("inspect", graphene_dataset)
+    assert code == 0
+    for text in ("samples", "C s2p1", "fingerprint"):
+        assert text in output
+
+
+def test_in_a_process_of_its_own(unpacked, tmp_path):
+    script = Path(sys.executable).with_name("deeph-tracegrad")
+    source = unpacked("openmx/graphene") / "deeph_dock"
+    done = subprocess.run(
+        [script, "convert", source, tmp_path / "out"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert_same_matrices(read_deeph(source), read_deeph(tmp_path / "out"))

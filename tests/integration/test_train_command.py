@@ -1,0 +1,269 @@
+"""Training, evaluation and prediction through the command, on graphene of tests/data."""
+
+import csv
+import json
+import os
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from deeph_tracegrad.config import load_config
+from deeph_tracegrad.deeph_format import read_deeph
+from deeph_tracegrad.preprocess.runs import read_material
+from deeph_tracegrad.training.checkpoint import load_checkpoint
+from deeph_tracegrad.training.loop import Training
+from deeph_tracegrad.training.metrics import read_metrics
+from deeph_tracegrad.training.schedules import Schedule
+
+Command = Callable[..., int]
+
+
+def metrics(run: Path) -> list[dict[str, str]]:
+    """The rows of metrics.csv, without the speed."""
+    return [{key: row[key] for key in row if key != "edges_per_second"} for row in read_metrics(run / "metrics.csv")]
+
+
+def assert_same_state(one: Path, other: Path) -> None:
+    """Two checkpoints hold the same weights, moments and schedule, bit for bit."""
+    left, right = load_checkpoint(one).training, load_checkpoint(other).training
+    for part in ("network", "average"):
+        assert left[part].keys() == right[part].keys()
+        assert all(torch.equal(left[part][name], right[part][name]) for name in left[part])
+    for place, moments in left["optimizer"]["state"].items():
+        for name, value in moments.items():
+            assert torch.equal(value, right["optimizer"]["state"][place][name])
+    for name in ("schedule", "epoch", "batch", "best", "best_epoch", "average_updates"):
+        assert left[name] == right[name]
+    assert torch.equal(left["random"], right["random"])
+
+
+def test_run_folder_is_complete_and_the_loss_falls(
+    command: Command, tiny_training: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("train", tiny_training, "--set", "training.epochs=8") == 0
+    run = tmp_path / "run"
+    names = {path.name for path in run.iterdir()}
+    assert names >= {"config.toml", "versions.json", "split.json", "train.log", "metrics.csv", "best.pt", "last.pt"}
+    assert list((run / "tensorboard").iterdir())
+    assert load_config(run / "config.toml") == load_config(tiny_training, ["training.epochs=8"])
+    assert json.loads((run / "split.json").read_text()) == {
+        "train": ["demo_a_00", "demo_a_01", "demo_a_02"],
+        "validation": ["demo_b_00"],
+        "test": [],
+    }
+    assert json.loads((run / "versions.json").read_text())["torch"] == torch.__version__
+    rows = metrics(run)
+    assert [row["epoch"] for row in rows] == [str(epoch) for epoch in range(1, 9)]
+    losses = [float(row["train_loss"]) for row in rows]
+    assert losses[-1] < 0.8 * losses[0]
+    assert float(rows[-1]["validation_loss"]) < float(rows[0]["validation_loss"])
+    shown = capsys.readouterr().out
+    assert shown == (run / "train.log").read_text()
+    assert "3 samples of" in shown
+    assert re.search(r"^ +8 ", shown, re.MULTILINE)
+
+
+def test_one_structure_and_no_validation(command: Command, tiny_training: Path, tmp_path: Path) -> None:
+    """The training error decides; it is reported every tenth epoch and after the last."""
+    settings = [
+        "data.train=['demo_a_00']",
+        "data.validation=0.0",
+        "training.epochs=25",
+        "training.validation_interval=10",
+        "training.optimizer.learning_rate=2e-2",
+    ]
+    assert command("train", tiny_training, *(part for text in settings for part in ("--set", text))) == 0
+    rows = metrics(tmp_path / "run")
+    assert [row["epoch"] for row in rows] == ["10", "20", "25"]
+    assert rows[0]["validation_loss"] == rows[0]["validation_mae_mev"] == ""
+    assert float(rows[-1]["train_loss"]) < 0.5 * float(rows[0]["train_loss"])
+    assert load_checkpoint(tmp_path / "run" / "best.pt").training["best_epoch"] == 25
+
+
+def test_deeph_e3_network_trains(command: Command, tiny_training: Path, tmp_path: Path) -> None:
+    settings = ["model.tracegrad.enabled=false", "model.hermitian=false", "training.optimizer.ema_decay=0.0"]
+    assert command("train", tiny_training, *(part for text in settings for part in ("--set", text))) == 0
+    rows = metrics(tmp_path / "run")
+    assert float(rows[-1]["train_loss"]) < float(rows[0]["train_loss"])
+    assert rows[0]["train_trace_error"] == ""
+
+
+@pytest.mark.parametrize("steps", [2, 3, 5])
+def test_resumed_equals_uninterrupted(
+    command: Command, tiny_training: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    """An epoch has two batches: the signal comes in the middle of one, or at the end of its last batch."""
+    assert command("train", tiny_training) == 0
+    step, done = Training.step, []
+
+    def interrupted_step(self: Training, graph: object) -> None:
+        step(self, graph)
+        done.append(graph)
+        if len(done) == steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Training, "step", interrupted_step)
+    again = ("train", tiny_training, "--set", f"training.run={tmp_path / 'again'}")
+    assert command(*again) == 130
+    assert len(done) == steps
+    assert load_checkpoint(tmp_path / "again" / "last.pt").training["epoch"] == steps // 2
+    assert command(*again, "--resume") == 0
+    assert len(done) == 8
+    assert_same_state(tmp_path / "run" / "last.pt", tmp_path / "again" / "last.pt")
+    assert metrics(tmp_path / "run") == metrics(tmp_path / "again")
+
+
+def test_resumed_after_a_crash_equals_uninterrupted(command: Command, tiny_training: Path, tmp_path: Path) -> None:
+    """Rows that were written after the last checkpoint are of lost work."""
+    assert command("train", tiny_training) == 0
+    again = ("train", tiny_training, "--set", f"training.run={tmp_path / 'again'}")
+    assert command(*again, "--set", "training.epochs=2", "--set", "training.schedule.kind=constant") == 0
+    with (tmp_path / "again" / "metrics.csv").open("a") as file:
+        file.write("3,9,9,9,9,9,9,9\n")
+    assert command(*again, "--resume", "--set", "training.schedule.kind=constant") == 0
+    assert [row["epoch"] for row in metrics(tmp_path / "again")] == ["1", "2", "3", "4"]
+    assert metrics(tmp_path / "again")[0]["train_loss"] == metrics(tmp_path / "run")[0]["train_loss"]
+
+
+def test_going_back_to_the_best_weights(
+    command: Command, tiny_training: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the plateau schedule asks for it, and from its own checkpoint."""
+    monkeypatch.setattr(Schedule, "validated", lambda self, error: True)
+    assert command("train", tiny_training, "--set", "training.epochs=3") == 0
+    best, last = (load_checkpoint(tmp_path / "run" / name).training for name in ("best.pt", "last.pt"))
+    assert best["epoch"] == 3
+    assert all(torch.equal(best["network"][name], last["network"][name]) for name in best["network"])
+
+
+def test_a_loss_that_is_no_number_stops_the_training(
+    command: Command, tiny_training: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("train", tiny_training, "--set", "training.epochs=2") == 0
+    good = (tmp_path / "run" / "last.pt").read_bytes()
+    spoilt = ("--set", "training.optimizer.learning_rate=1e300", "--set", "training.optimizer.gradient_clip=0.0")
+    capsys.readouterr()
+    assert command("train", tiny_training, "--resume", *spoilt) == 2
+    message = capsys.readouterr().err
+    assert re.search(r"the (training|validation) loss is (nan|inf) in epoch [34]", message)
+    assert f"the last good checkpoint is {tmp_path / 'run' / 'last.pt'}" in message
+    assert (tmp_path / "run" / "last.pt").read_bytes() == good
+    assert command("train", tiny_training, "--resume") == 0
+
+
+def test_a_start_that_failed_leaves_nothing_in_the_way(command: Command, tiny_training: Path) -> None:
+    assert command("train", tiny_training, "--set", "training.optimizer.learning_rate=1e300") == 2
+    assert command("train", tiny_training) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], r"run holds a training already; --resume goes on with it"),
+        (["--resume", "--set", "model.blocks=3"], r"last\.pt was trained with another model\.blocks"),
+        (["--resume", "--set", "data.train=['demo_a_00']"], r"another data\.train"),
+        (["--resume", "--set", "training.run=elsewhere"], r"elsewhere holds no last\.pt to resume from"),
+        (["--set", "training.epohs=3"], r"unknown key epohs in \[training\]; the nearest known one is epochs"),
+        (["--set", "training.device=gpu"], r"device gpu: expected cpu, cuda, cuda:N or auto"),
+        (["--set", "data.dataset=nowhere"], r"nowhere: no dataset here"),
+        (["--set", "data.train=['c_*']"], r"data\.train names c_\*, but no sample is called so"),
+        (["--set", "training.run=DATASET"], r"exists and is no training"),
+    ],
+)
+def test_mistakes_end_with_a_sentence(
+    command: Command, tiny_training: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    command("train", tiny_training, "--set", "training.epochs=1")
+    capsys.readouterr()
+    dataset = str(load_config(tiny_training).data.dataset)
+    assert command("train", tiny_training, *(argument.replace("DATASET", dataset) for argument in arguments)) == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_another_dataset_cannot_be_resumed(
+    command: Command, tiny_training: Path, tmp_path: Path, unpacked: Callable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command("train", tiny_training, "--set", "training.epochs=1")
+    runs = [unpacked("openmx") / f"demo_{name}" for name in ("a_00", "a_01", "b_00")]
+    assert command("preprocess", *runs, "--out", tmp_path / "other", "--workers", 1) == 0
+    assert command("train", tiny_training, "--resume", "--set", f"data.dataset={tmp_path / 'other'}") == 2
+    assert "is not the dataset that" in capsys.readouterr().err
+
+
+def test_errors_agree_between_train_evaluate_and_predict(
+    command: Command, tiny_training: Path, tmp_path: Path, unpacked: Callable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three ways to the same number: in training, from stored irreps, and from written DeepH folders."""
+    assert command("train", tiny_training) == 0
+    while_training = float(metrics(tmp_path / "run")[-1]["validation_mae_mev"])
+    last, run = tmp_path / "run" / "last.pt", unpacked("openmx") / "demo_b_00"
+    dataset = load_config(tiny_training).data.dataset
+    capsys.readouterr()
+
+    assert command("evaluate", last, dataset, "--out", tmp_path / "errors" / "tiny", "--device", "cpu") == 0
+    shown = capsys.readouterr().out
+    errors = json.loads((tmp_path / "errors" / "tiny.json").read_text())["errors"]
+    assert errors["validation"]["all"]["mae"] == pytest.approx(while_training, rel=1e-12)
+    assert f"{while_training:.4f}" in shown
+    assert set(errors) == {"train", "validation"}
+    assert errors["train"]["on-site"]["elements"] == 3 * 2 * 25
+    with (tmp_path / "errors" / "tiny.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["samples"] == "validation"]
+    counts, maes = (np.array([float(row[name]) for row in rows]) for name in ("elements", "mae_mev"))
+    assert (counts @ maes) / counts.sum() == pytest.approx(while_training, rel=1e-12)
+    assert {(row["shell_i"], row["shell_j"]) for row in rows} == {(a, b) for a in SHELLS for b in SHELLS}
+    assert (tmp_path / "errors" / "tiny.png").read_bytes().startswith(b"\x89PNG")
+
+    assert command("predict", last, run, "--out", tmp_path / "predicted", "--device", "cpu") == 0
+    said = float(re.search(r"MAE of H ([\d.]+) meV", capsys.readouterr().out)[1])
+    truth, predicted = read_material(run), read_deeph(tmp_path / "predicted" / "demo_b_00")
+    difference = predicted.hamiltonian[0].on_pairs(truth.hamiltonian[0].pairs).entries - truth.hamiltonian[0].entries
+    assert 1e3 * np.abs(difference).mean() == pytest.approx(while_training, rel=1e-9)
+    assert said == pytest.approx(while_training, abs=1e-4)
+    assert predicted.hamiltonian[0].symmetrised()[1] < 1e-12
+    assert np.abs(predicted.overlap.on_pairs(truth.overlap.pairs).entries - truth.overlap.entries).max() == 0.0
+    assert predicted.electrons == truth.electrons
+    assert predicted.fermi_level is None
+
+
+SHELLS = ("s1", "s2", "p1")
+
+
+def test_predict_skips_what_does_not_fit(
+    command: Command, tiny_training: Path, tmp_path: Path, unpacked: Callable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command("train", tiny_training, "--set", "training.epochs=1")
+    runs = [unpacked("openmx") / name for name in ("graphene", "mos2", "fe_bcc_spin", "demo_a_00")]
+    predict = ("predict", tmp_path / "run" / "best.pt", *runs, "--out", tmp_path / "predicted")
+    assert command(*predict) == 1
+    captured = capsys.readouterr()
+    assert "graphene: C has the shells s2p2d1, but the network was trained for s2p1" in captured.err
+    assert "mos2: the network knows C s2p1, but not" in captured.err
+    assert "fe_bcc_spin: the network knows C s2p1, but not Fe" in captured.err
+    assert [path.name for path in (tmp_path / "predicted").iterdir()] == ["demo_a_00"]
+    assert command(*predict) == 1  # an earlier prediction is replaced
+
+
+def test_predict_does_not_overwrite_a_run(
+    command: Command, tiny_training: Path, tmp_path: Path, unpacked: Callable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command("train", tiny_training, "--set", "training.epochs=1")
+    run = unpacked("openmx") / "demo_a_00"
+    before = sorted(path.name for path in run.iterdir())
+    assert command("predict", tmp_path / "run" / "best.pt", run, "--out", run.parent) == 1
+    assert "exists and is no prediction; give another --out" in capsys.readouterr().err
+    assert sorted(path.name for path in run.iterdir()) == before
+
+
+def test_evaluate_refuses_a_dataset_that_does_not_fit(
+    command: Command, tiny_training: Path, tmp_path: Path, unpacked: Callable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command("train", tiny_training, "--set", "training.epochs=1")
+    assert command("preprocess", unpacked("openmx") / "graphene", "--out", tmp_path / "other", "--workers", 1) == 0
+    assert command("evaluate", tmp_path / "run" / "best.pt", tmp_path / "other") == 2
+    assert "C has the shells s2p2d1, but the network was trained for s2p1" in capsys.readouterr().err
