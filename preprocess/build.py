@@ -24,6 +24,8 @@ from deeph_tracegrad.shards import digest, open_shard, write_shard
 
 # Runs whose samples share a file: what an interruption can cost a worker.
 _SHARD_RUNS = 32
+# eV; what codes write is Hermitian to 1e-7
+_HERMITICITY_LIMIT = 1e-3
 
 
 @dataclass(frozen=True)
@@ -235,6 +237,12 @@ def _usable(run: Run, allow_unconverged: bool) -> Material:
     material = read_material(run)
     if not material.hamiltonian:
         raise ReadError(run.path, "it holds no Hamiltonian; only predict can use it")
+    provenance = material.provenance
+    if str(provenance.get("files", {}).get("hamiltonian", "")).endswith("_pred.h5"):
+        raise ReadError(run.path, "its Hamiltonian is a prediction, not one to learn from")
+    violation = provenance.get("hermiticity_violation", {}).get("hamiltonian", 0.0)
+    if violation > _HERMITICITY_LIMIT:
+        raise ReadError(run.path, f"H is not Hermitian, |H - H†| is up to {violation:.1e} eV; the file is damaged")
     if material.converged is False and not allow_unconverged:
         raise ReadError(run.path, "its self-consistency was not reached; --allow-unconverged uses it all the same")
     return material

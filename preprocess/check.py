@@ -97,7 +97,7 @@ def pair_counts(material: Material) -> str:
 
 def _structure_findings(material: Material) -> Iterator[Finding]:
     structure, provenance = material.structure, material.provenance
-    version = provenance.get("code_version") or provenance.get("version")
+    version = provenance.get("code_version")
     yield Finding("source", str(provenance.get("code", "unknown")) + (f" {version}" if version else ""))
     for remark in provenance.get("remarks", ()):
         yield Finding("remark", str(remark))

@@ -259,7 +259,7 @@ def _provenance(
     return {
         "source": str(path),
         "code": "ABACUS",
-        "version": sources.log.version,
+        "code_version": sources.log.version,
         "files": [str(file) for file in files],
         "units": {"rydberg_eV": ABACUS_RYDBERG_EV, "bohr_angstrom": ABACUS_BOHR_ANGSTROM},
         "hermiticity_violation": dict(violations),

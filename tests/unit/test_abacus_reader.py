@@ -65,7 +65,7 @@ def test_all_that_a_run_tells(unpacked):
     assert material.basis["S"].cutoff_radius == pytest.approx(7 * ABACUS_BOHR_ANGSTROM)
     assert material.basis["S"].label == "S_gga_7au_100Ry_2s2p1d.orb"
     assert (material.fermi_level, material.electrons, material.converged) == (0.93093147299, 26, True)
-    assert material.provenance["version"] == "3.8.1"
+    assert material.provenance["code_version"] == "3.8.1"
     assert material.provenance["hermiticity_violation"] == {"overlap": 0.0, "hamiltonian": 0.0}
     assert material.provenance["remarks"] == []
     assert material.structure.frac_coords[1, 2] == 0.586888888889
