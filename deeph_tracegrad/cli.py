@@ -4,6 +4,7 @@ Imports that take time stand inside the functions, so that `--help` is immediate
 """
 
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import Annotated, Literal
@@ -24,7 +25,6 @@ app = typer.Typer(
 EXIT_SOME_FAILED = 1
 EXIT_ERROR = 2
 EXIT_CRASH = 3
-EXIT_INTERRUPTED = 130
 
 
 def _show_version(wanted: bool) -> None:
@@ -165,7 +165,7 @@ def bands(
         Path | None,
         typer.Option(help="Reference to draw and measure against: a folder, an openmx.Band or an ABACUS BANDS_1.dat."),
     ] = None,
-    density: Annotated[float, typer.Option(min=1.0, help="k-points for each 1/Å of path (without 2π).")] = 100.0,
+    density: Annotated[float, typer.Option(min=1.0, help="k-points for each 1/Å of path (without 2π).")] = 200.0,
     fermi: Annotated[
         float | None, typer.Option("--fermi", help="Fermi level in eV; by default from the electron count.")
     ] = None,
@@ -177,39 +177,34 @@ def bands(
     from deeph_tracegrad.preprocess.runs import read_material
 
     options = BandOptions(kpath=kpath, window=window, num_bands=num_bands, density=density, fermi_level=fermi)
-    run_bands(folder, out, options, read_material, compare=compare, read_printed=read_printed_bands)
+    run_bands(folder, out, options, compare, read_material=read_material, read_printed=read_printed_bands)
 
 
 def main() -> None:
-    """Run the command; a user's mistake ends with its message and exit code 2, a crash with error.log and 3."""
-    debug = "--debug" in sys.argv[1:]
+    """Run the command; a user's mistake ends with its message and exit code 2, a crash with error.log and 3.
+
+    Ctrl-C is typer's: it ends with 130.
+    """
     try:
         app()
     except TracegradError as error:
-        if debug:
-            traceback.print_exc()
-        typer.secho(f"error: {error}", fg="red", err=True)
-        _leave(EXIT_ERROR)
-    except KeyboardInterrupt:
-        typer.secho("interrupted", fg="red", err=True)
-        _leave(EXIT_INTERRUPTED)
+        _fail(f"error: {error}", EXIT_ERROR)
     except Exception as error:  # noqa: BLE001  the last place that can turn a crash into a message
-        log = Path("error.log")
+        log = Path("error.log").resolve()
         log.write_text(traceback.format_exc(), encoding="utf-8")
-        if debug:
-            traceback.print_exc()
-        typer.secho(
-            f"internal error: {type(error).__name__}: {error}\nThe traceback is in {log.resolve()}; please report it.",
-            fg="red",
-            err=True,
+        _fail(
+            f"internal error: {type(error).__name__}: {error}\nThe traceback is in {log}; please report it.", EXIT_CRASH
         )
-        _leave(EXIT_CRASH)
 
 
-def _leave(code: int) -> None:
-    """Exit, and take the other ranks along: one that is left waiting would hang."""
-    if "mpi4py.MPI" in sys.modules:
-        from deeph_tracegrad.parallel import world
+def _fail(message: str, code: int) -> None:
+    """Say why and exit, and take the other ranks along: one that is left waiting would hang."""
+    from deeph_tracegrad.parallel import world
 
-        world().abort(code)
+    if not world().is_main:
+        time.sleep(1.0)  # a mistake that all ranks meet is told once, by the main rank
+    if "--debug" in sys.argv[1:]:
+        traceback.print_exc()
+    typer.secho(message, fg="red", err=True)
+    world().abort(code)
     sys.exit(code)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deeph_tracegrad.atomic import atomic_path
+from deeph_tracegrad.edges import Reach
 from deeph_tracegrad.errors import ReadError, TracegradError
 from deeph_tracegrad.orbitals import Basis, ElementBasis, SpinMode
 from deeph_tracegrad.samples import Sample
@@ -54,6 +55,7 @@ class GraphDataset:
         index = read_index(self.path)
         self.basis = basis_from_json(index["basis"])
         self.spin = SpinMode(index["spin"])
+        self.reach: Reach = index["reach"]
         self.entries = [IndexEntry(**entry) for entry in index["samples"]]
         self._layout: TargetLayout | None = None
 
@@ -100,6 +102,7 @@ class GraphDataset:
             ("basis", self.basis.describe()),
             ("spin", str(self.spin)),
             ("atoms a sample", f"{atoms.min()} to {atoms.max()}"),
+            ("longest edge", ", ".join(f"{name} {length:.3f} Å" for name, length in self.reach.items())),
             ("edges", f"{self.edge_counts.sum()}, {self.edge_counts.min()} to {self.edge_counts.max()} a sample"),
             ("shards", str(len({entry.shard for entry in self.entries}))),
             ("fingerprint", self.fingerprint),
@@ -120,6 +123,7 @@ def read_index(folder: Path) -> dict[str, Any]:
         check_format(path, index.get("format"), index.get("format_version"), FORMAT, FORMAT_VERSION)
         basis_from_json(index["basis"])
         SpinMode(index["spin"])
+        dict(index["reach"])
         entries = [IndexEntry(**entry) for entry in index["samples"]]
     except TracegradError:
         raise
@@ -130,21 +134,25 @@ def read_index(folder: Path) -> dict[str, Any]:
     return index
 
 
-def index_content(basis: Basis, spin: SpinMode, entries: Sequence[IndexEntry]) -> dict[str, Any]:
-    """What `dataset.json` holds; a shard carries the same for its own samples."""
+def index_content(basis: Basis, spin: SpinMode, reach: Reach, entries: Sequence[IndexEntry]) -> dict[str, Any]:
+    """What `dataset.json` holds; a shard carries the same for its own samples.
+
+    reach: the longest edge between each two elements, Å.
+    """
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "spin": str(spin),
         "basis": basis_to_json(basis),
+        "reach": dict(reach),
         "samples": [asdict(entry) for entry in entries],
     }
 
 
-def write_index(folder: Path, basis: Basis, spin: SpinMode, entries: Sequence[IndexEntry]) -> None:
+def write_index(folder: Path, content: dict[str, Any]) -> None:
     """Write `dataset.json`."""
     with atomic_path(folder / INDEX) as temporary:
-        temporary.write_text(json.dumps(index_content(basis, spin, entries), indent=1), encoding="utf-8")
+        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def basis_to_json(basis: Basis) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 from pymatgen.core import Element
 
 from deeph_tracegrad.blocks import find_pairs, reversed_pairs
+from deeph_tracegrad.edges import edge_pairs
 from deeph_tracegrad.errors import MismatchError
 from deeph_tracegrad.frames import edge_frames
 from deeph_tracegrad.local_blocks import to_local
@@ -49,9 +50,9 @@ class Sample:
 
 
 def build_sample(material: Material, label: str, pairs: np.ndarray | None = None) -> Sample:
-    """A material as a sample, labelled if it has a Hamiltonian.
+    """A material as a sample, labelled if it has a Hamiltonian; blocks that it lacks are zero.
 
-    pairs: (E, 5) int, the edges; by default those of the Hamiltonian.
+    pairs: (E, 5) int, the edges; by default as `edge_pairs` chooses them.
 
     Raises:
         MismatchError: an atom has no on-site block, a bond no partner, or two atoms coincide.
@@ -59,7 +60,7 @@ def build_sample(material: Material, label: str, pairs: np.ndarray | None = None
     if pairs is None:
         if not material.hamiltonian:
             raise MismatchError(f"{label} has no Hamiltonian to learn from")
-        pairs = material.hamiltonian[0].pairs
+        pairs = edge_pairs(material)
     species = material.basis.species(material.elements)
     pairs = _ordered(pairs, len(species), label)
     positions, cell = material.structure.cart_coords, material.structure.lattice.matrix.copy()

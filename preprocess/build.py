@@ -11,9 +11,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from deeph_tracegrad.console import progress, say, warn
 from deeph_tracegrad.dataset import INDEX, IndexEntry, basis_from_json, index_content, write_index
+from deeph_tracegrad.edges import Reach, longest_edges, merged_reach
 from deeph_tracegrad.errors import MismatchError, ReadError, TracegradError
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.orbitals import Basis, SpinMode
@@ -55,11 +57,16 @@ class _Task:
 
 @dataclass(frozen=True)
 class _Union:
-    """What all samples have in common. source: a run that has it, for messages."""
+    """What all samples have in common, and their reach. source: a run that has it, for messages."""
 
     basis: Basis
     spin: SpinMode
+    reach: Reach
     source: str
+
+    def index(self, entries: Sequence[IndexEntry]) -> dict[str, Any]:
+        """The index of samples that have this in common."""
+        return index_content(self.basis, self.spin, self.reach, entries)
 
     def joined(self, earlier: "_Union | None") -> "_Union":
         """The union with what came before.
@@ -72,7 +79,8 @@ class _Union:
         try:
             if earlier.spin != self.spin:
                 raise MismatchError(f"spin is {earlier.spin} in one and {self.spin} in the other")  # noqa: TRY301
-            return _Union(earlier.basis.merged(self.basis), self.spin, earlier.source)
+            basis = earlier.basis.merged(self.basis)
+            return _Union(basis, self.spin, merged_reach(earlier.reach, self.reach), earlier.source)
         except MismatchError as error:
             raise MismatchError(f"{earlier.source} and {self.source} cannot share a dataset: {error}") from error
 
@@ -123,7 +131,7 @@ def build_dataset(
     if union is None:
         raise ReadError(out, f"not written: none of the {len(runs)} runs can be used")
     if world().is_main:
-        write_index(out, union.basis, union.spin, _named(entries, runs))
+        write_index(out, union.index(_named(entries, runs)))
     world().barrier()
     if unknown:
         say(f"{unknown} runs do not tell whether their self-consistency was reached")
@@ -159,7 +167,8 @@ def _existing(out: Path, runs: Sequence[Run]) -> tuple[list[IndexEntry], _Union 
         with open_shard(path) as file:
             index = json.loads(file.attrs["index"])
         source = index["samples"][0]["source"]
-        union = _Union(basis_from_json(index["basis"]), SpinMode(index["spin"]), source).joined(union)
+        own = _Union(basis_from_json(index["basis"]), SpinMode(index["spin"]), index["reach"], source)
+        union = own.joined(union)
         for entry in (IndexEntry(**fields) for fields in index["samples"]):
             if entry.source not in newest or newest[entry.source].modified < entry.modified:
                 newest[entry.source] = entry
@@ -222,13 +231,14 @@ def _build_shard(task: _Task) -> _Part:
                     raise
                 failures.append(Failure(run.path, str(error).removeprefix(f"{run.path}: ")))
                 continue
-            union = _Union(material.basis, material.spin, str(run.path)).joined(union)
+            reach = longest_edges(sample.elements, sample.pairs, sample.vectors)
+            union = _Union(material.basis, material.spin, reach, str(run.path)).joined(union)
             writer = writer or stack.enter_context(write_shard(shard, material.spin))
             writer.append(sample)
             entries.append(_entry(run, shard.name, len(entries), sample))
             unknown += material.converged is None
         if writer is not None and union is not None:
-            writer.describe(index_content(union.basis, union.spin, entries))
+            writer.describe(union.index(entries))
     return _Part(tuple(entries), tuple(failures), union, unknown)
 
 

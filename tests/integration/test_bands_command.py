@@ -78,6 +78,7 @@ def test_two_folders_are_compared(unpacked, command, tmp_path, capfd):
     assert set(rows) == {"-2 to +2 eV", "-4 to +3 eV"}
     assert 1e-3 < float(rows["-2 to +2 eV"][5]) < 0.6
     assert "indirect, valence top Γ" in told
+    assert told.count("(8 electrons, ") == 2  # that folder does not know its electrons; the run does
 
 
 def test_bands_of_predicted_matrices(unpacked, command, tmp_path):

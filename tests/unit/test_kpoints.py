@@ -49,4 +49,4 @@ def test_time_reversal_keeps_one_of_each_pair(divisions):
 
 def test_results_come_in_the_order_of_the_k_points():
     k = np.arange(15.0).reshape(5, 3)
-    assert over_k_points(lambda point: float(point[0]), k, "test") == k[:, 0].tolist()
+    assert over_k_points(lambda point: float(point[0]), k, 10, "test") == k[:, 0].tolist()
