@@ -11,8 +11,8 @@ from deeph_tracegrad.inference.fermi import (
     fermi_level_of_mesh,
     find_fermi_level,
     gaussian,
-    mesh_energies,
 )
+from deeph_tracegrad.inference.gap import mesh_energies, search_band_edges
 from deeph_tracegrad.inference.kpath import choose_path, path_through
 from deeph_tracegrad.inference.kpoints import mesh_points
 from deeph_tracegrad.inference.solvers import Selection, ShiftInvertSolver, solve_dense

@@ -5,13 +5,13 @@ from deeph_tracegrad.errors import SolverError
 from deeph_tracegrad.inference.fermi import (
     BOLTZMANN_EV,
     FermiLevel,
-    band_edges,
     chemical_potential,
     fermi_dirac,
     fermi_level_of_mesh,
     gaussian,
     with_band_edges,
 )
+from deeph_tracegrad.inference.gap import band_edges
 
 WEIGHTS = np.array([0.25, 0.75])
 GAPPED = np.array([[[-1.0, 1.0, 3.0], [-0.4, 0.6, 2.0]]])  # (1, 2, 3): gap from -0.4 to 0.6 eV

@@ -1,0 +1,1 @@
+"""Training of a network: batches, losses, schedules, checkpoints, evaluation."""

@@ -1,0 +1,87 @@
+"""Batches by an edge budget, divided among the ranks, read ahead of their use.
+
+A batch is the same whatever the number of ranks; only who computes which of its samples differs.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch_geometric.data import Batch
+
+from deeph_tracegrad.dataset import GraphDataset
+from deeph_tracegrad.graph import HamiltonianGraph
+
+
+def shuffled(samples: Sequence[int], seed: int, epoch: int) -> list[int]:
+    """The samples in the order of one epoch; the same for the same seed and epoch."""
+    return np.random.default_rng([seed, epoch]).permutation(np.asarray(samples, dtype=np.int64)).tolist()
+
+
+def pack(samples: Sequence[int], edge_counts: np.ndarray, max_edges: int) -> list[list[int]]:
+    """Consecutive samples together as long as their edges fit the budget; one that exceeds it stands alone.
+
+    edge_counts: (n,) int, edges of every sample of the dataset.
+    """
+    batches: list[list[int]] = []
+    edges = 0
+    for sample in samples:
+        edges += int(edge_counts[sample])
+        if not batches or edges > max_edges:
+            batches.append([])
+            edges = int(edge_counts[sample])
+        batches[-1].append(sample)
+    return batches
+
+
+def share(batch: Sequence[int], edge_counts: np.ndarray, rank: int, size: int) -> list[int]:
+    """The samples of a batch that one rank computes; edges are balanced, and a rank may get none."""
+    loads = np.zeros(size, dtype=np.int64)
+    mine = []
+    for sample in sorted(batch, key=lambda sample: -edge_counts[sample]):  # the largest first, to the least loaded
+        lightest = int(loads.argmin())
+        loads[lightest] += edge_counts[sample]
+        if lightest == rank:
+            mine.append(sample)
+    return mine
+
+
+class GraphLoader:
+    """Reads samples as batches on a device, one batch ahead of the one in use.
+
+    Targets are in `dtype`; the geometry stays in double precision until the network takes it.
+    """
+
+    def __init__(self, dataset: GraphDataset, device: torch.device, dtype: torch.dtype, *, in_memory: bool) -> None:
+        self._dataset = dataset
+        self._device = device
+        self._dtype = dtype
+        self._kept: dict[int, HamiltonianGraph] | None = {} if in_memory else None
+
+    def batches(self, shares: Sequence[Sequence[int]]) -> Iterator[HamiltonianGraph | None]:
+        """One batch for each list of samples; None for an empty list."""
+        with ThreadPoolExecutor(max_workers=1) as reader:
+            ahead: Future[HamiltonianGraph | None] | None = None
+            for samples in shares:
+                following = reader.submit(self._batch, samples)
+                if ahead is not None:
+                    yield ahead.result()
+                ahead = following
+            if ahead is not None:
+                yield ahead.result()
+
+    def _batch(self, samples: Sequence[int]) -> HamiltonianGraph | None:
+        if not samples:
+            return None
+        batch = Batch.from_data_list([self._graph(sample) for sample in samples])
+        return batch.to(self._device, non_blocking=True)
+
+    def _graph(self, sample: int) -> HamiltonianGraph:
+        if self._kept is not None and sample in self._kept:
+            return self._kept[sample]
+        graph = self._dataset[sample]
+        graph.target = graph.target.to(self._dtype)
+        if self._kept is not None:
+            self._kept[sample] = graph
+        return graph

@@ -1,0 +1,190 @@
+"""Checkpoints: weights with everything that is needed to use them, or to go on training, and nothing that runs code."""
+
+import platform
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deeph_tracegrad.atomic import atomic_path
+from deeph_tracegrad.config import Config, parse_config
+from deeph_tracegrad.dataset import basis_from_json, basis_to_json
+from deeph_tracegrad.errors import MismatchError, ReadError, TracegradError
+from deeph_tracegrad.nn.network import HamiltonianNetwork
+from deeph_tracegrad.orbitals import Basis, SpinMode
+
+FORMAT = "deeph-tracegrad checkpoint"
+FORMAT_VERSION = 1
+
+CONVENTIONS = {
+    "units": "eV, Angstrom",
+    "orbitals": "m = -l..l, real harmonics without Condon-Shortley sign",
+    "blocks": "<i in cell 0 | H | j in cell R>",
+    "targets": "coefficients of irreps in each edge's local frame, third axis along the bond, second along z x d",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A trained network.
+
+    fingerprint: of the dataset that it was trained on. split: labels of the samples in each part of it.
+    versions: of the libraries. metrics: at the validation before it was written; empty before the first.
+    training: state of the training, see `TrainingState.content`; its weights are in there.
+    """
+
+    config: Config
+    basis: Basis
+    spin: SpinMode
+    fingerprint: str
+    split: dict[str, list[str]]
+    versions: dict[str, str]
+    metrics: dict[str, float]
+    training: dict[str, Any]
+    path: Path | None = None
+
+    def save(self, path: Path) -> None:
+        """Write it; a file that stands there is replaced at once or not at all."""
+        content = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "conventions": CONVENTIONS,
+            "config": self.config.model_dump(mode="json"),
+            "basis": basis_to_json(self.basis),
+            "spin": str(self.spin),
+            "fingerprint": self.fingerprint,
+            "split": self.split,
+            "versions": self.versions,
+            "metrics": self.metrics,
+            "training": self.training,
+        }
+        with atomic_path(path) as temporary:
+            torch.save(content, temporary)
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The weights to predict with: the running average where there is one."""
+        return self.training["average"] or self.training["network"]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision that the network was trained in."""
+        return getattr(torch, self.config.training.dtype)
+
+    def network(self, device: torch.device) -> HamiltonianNetwork:
+        """The network, ready to predict.
+
+        Raises:
+            ReadError: the weights do not fit the network that the configuration describes.
+        """
+        network = HamiltonianNetwork(self.config.model, self.basis, self.spin).to(device, self.dtype)
+        try:
+            network.load_state_dict(self.weights)
+        except RuntimeError as error:
+            raise ReadError(
+                self.path or "checkpoint",
+                "its weights do not fit the network that this program makes from its settings; it was written with "
+                f"deeph-tracegrad {self.versions.get('deeph-tracegrad')}",
+            ) from error
+        return network.eval().requires_grad_(requires_grad=False)
+
+    def require_fit(self, basis: Basis, spin: SpinMode, elements: Sequence[str]) -> None:
+        """Refuse data that the network was not made for.
+
+        basis, spin: of the data. elements: those that occur in it.
+
+        Raises:
+            MismatchError: naming what differs.
+        """
+        for element in dict.fromkeys(elements):
+            if element not in self.basis:
+                raise MismatchError(
+                    f"the network knows {self.basis.describe()}, but not {element}; train it with that element too"
+                )
+            if basis[element].shells != self.basis[element].shells:
+                raise MismatchError(
+                    f"{element} has the shells {basis[element].name}, but the network was trained for "
+                    f"{self.basis[element].name}; calculate with that basis"
+                )
+        if spin != self.spin:
+            raise MismatchError(f"spin is {spin}, but the network was trained for spin {self.spin}")
+
+    def summary(self) -> list[tuple[str, str]]:
+        """What a user wants to see at a glance."""
+        model = self.config.model
+        parameters = sum(tensor.numel() for tensor in self.weights.values())
+        samples = ", ".join(f"{len(labels)} {part}" for part, labels in self.split.items())
+        tracegrad = f"TraceGrad of width {model.tracegrad.width}" if model.tracegrad.enabled else "no TraceGrad"
+        return [
+            ("basis", self.basis.describe()),
+            ("spin", str(self.spin)),
+            ("network", f"{model.blocks} blocks of {model.trunk}, {tracegrad}"),
+            ("weights", f"{parameters} in {self.config.training.dtype}"),
+            ("epochs", str(self.training["epoch"])),
+            *[(name.replace("_", " "), f"{value:.6g}") for name, value in self.metrics.items() if name != "epoch"],
+            ("dataset", f"{self.config.data.dataset}, fingerprint {self.fingerprint}; {samples}"),
+            ("written with", ", ".join(f"{name} {number}" for name, number in self.versions.items())),
+        ]
+
+
+def load_checkpoint(path: Path | str) -> Checkpoint:
+    """Read a checkpoint. Code that someone might have put into the file is refused, not run.
+
+    Raises:
+        ReadError: the file is missing, truncated, no checkpoint, or of a newer format.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ReadError(path, "a folder; name the checkpoint in it, such as best.pt")
+    if not path.is_file():
+        raise ReadError(path, "no such checkpoint")
+    try:
+        with zipfile.ZipFile(path) as archive:  # torch writes checksums, but does not read them
+            damaged = archive.testzip()
+        content = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # zipfile and torch raise a dozen kinds for a file that is damaged or something else
+        reason = str(error).partition("\n")[0]
+        raise ReadError(path, f"no checkpoint of deeph-tracegrad, or a damaged one ({reason})") from error
+    if damaged:
+        raise ReadError(path, f"damaged checkpoint: {damaged} in it does not have its checksum")
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ReadError(path, "no checkpoint of deeph-tracegrad")
+    number = content.get("format_version")
+    if not isinstance(number, int) or number > FORMAT_VERSION:
+        raise ReadError(
+            path, f"checkpoint of format version {number}; this program reads up to {FORMAT_VERSION}: update it"
+        )
+    try:
+        return Checkpoint(
+            config=parse_config(content["config"], str(path)),
+            basis=basis_from_json(content["basis"]),
+            spin=SpinMode(content["spin"]),
+            fingerprint=content["fingerprint"],
+            split=content["split"],
+            versions=content["versions"],
+            metrics=content["metrics"],
+            training=_with_weights(content["training"]),
+            path=path,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, TracegradError) as error:
+        raise ReadError(path, f"damaged checkpoint: {type(error).__name__}: {error}") from error
+
+
+def _with_weights(training: dict[str, Any]) -> dict[str, Any]:
+    """The training's state, if it holds the weights and epoch that prediction relies on."""
+    for weights in (training["network"], training["average"] or {}):
+        if not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+            raise ValueError("weights are not all tensors")
+    int(training["epoch"])
+    return training
+
+
+def library_versions() -> dict[str, str]:
+    """Versions that a result may depend on."""
+    packages = ("deeph-tracegrad", "torch", "torch-geometric", "e3nn", "numpy")
+    return {"python": platform.python_version(), **{package: version(package) for package in packages}}

@@ -1,0 +1,84 @@
+"""Several ranks that train one network: each has all weights and a share of every batch, and gradients are summed."""
+
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed
+from torch import Tensor
+from torch.distributed import TCPStore
+from torch.nn import Parameter
+
+from deeph_tracegrad.config import TrainingSettings
+from deeph_tracegrad.devices import select_device
+from deeph_tracegrad.errors import ConfigError
+from deeph_tracegrad.parallel import world
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The ranks of this training, each with its device."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over all ranks, on every rank, in place."""
+        if self.size > 1:
+            torch.distributed.all_reduce(values)
+        return values
+
+    def sum_gradients(self, parameters: Sequence[Parameter]) -> None:
+        """Give every rank the sum of all ranks' gradients; a rank without a gradient counts as zero."""
+        if self.size == 1:
+            return
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        flat = self.sum(torch.cat([gradient.reshape(-1) for gradient in gradients]))
+        for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+            parameter.grad = part.view_as(parameter)
+
+
+@contextmanager
+def joined_ranks(settings: TrainingSettings) -> Iterator[Ranks]:
+    """The ranks under mpirun, joined in a process group of torch (nccl on GPUs, gloo on CPUs) while the block runs.
+
+    Raises:
+        ConfigError: there is no such device, or more ranks on a machine than GPUs.
+    """
+    ranks = Ranks(world().rank, world().size, select_device(settings.device))
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    elif world().local_size > 1:
+        torch.set_num_threads(max(1, torch.get_num_threads() // world().local_size))
+    if ranks.device.type == "cuda":
+        torch.cuda.set_device(ranks.device)
+    if ranks.size == 1:
+        yield ranks
+        return
+    if ranks.device.type == "cuda" and world().local_size > torch.cuda.device_count():
+        raise ConfigError(
+            f"{world().local_size} ranks on a machine with {torch.cuda.device_count()} GPUs: start as many ranks as "
+            "GPUs, or set training.device=cpu"
+        )
+    torch.distributed.init_process_group(
+        "nccl" if ranks.device.type == "cuda" else "gloo", store=_store(), rank=ranks.rank, world_size=ranks.size
+    )
+    try:
+        yield ranks
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def _store() -> TCPStore:
+    """Where the ranks find each other: a free port of the main rank's machine, told to the others through MPI."""
+    host = "127.0.0.1" if world().local_size == world().size else socket.gethostname()
+    if world().is_main:
+        # without waiting: the others learn the port only after this
+        store = TCPStore(host, 0, world().size, is_master=True, wait_for_workers=False)
+        world().broadcast((host, store.port))
+        return store
+    host, port = world().broadcast(None)
+    return TCPStore(host, port, world().size, is_master=False)

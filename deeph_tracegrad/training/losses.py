@@ -1,0 +1,51 @@
+"""The loss: L = L_H + w · stopgrad(L_H / L_T) · L_T, as the TraceGrad authors train.
+
+L_H is the mean squared error over all elements of H (eV²); L_T the mean absolute error of the trace labels, which are
+tr(H H†) of each target, normalised over the targets of an edge. Both are kept as sums and counts, so that ranks and
+batches add up to the exact means.
+
+Shape letters: E edges, T targets.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import layer_norm
+
+from deeph_tracegrad.graph import HamiltonianGraph
+from deeph_tracegrad.nn.network import Prediction
+from deeph_tracegrad.targets import TargetLayout
+
+# What `error_sums` returns, in order.
+NUM_SUMS = 4
+
+
+def error_sums(prediction: Prediction, graph: HamiltonianGraph, layout: TargetLayout) -> Tensor:
+    """(4,) float64: squared error of H in eV², elements of H, absolute error of trace labels, trace labels."""
+    mask = layout.edge_mask(graph)
+    # multiplied, not indexed: a GPU need not tell the host how many are true
+    squared = (layout.traces(prediction.coefficients - graph.target) * mask).sum()
+    elements = (mask * layout.target_sizes).sum()
+    deviation = labels = squared.new_zeros(())
+    if prediction.traces is not None:
+        deviation = ((prediction.traces - trace_labels(graph, layout)).abs() * mask).sum()
+        labels = mask.sum()
+    return torch.stack([squared.double(), elements.double(), deviation.double(), labels.double()])
+
+
+def training_loss(own: Tensor, total: Tensor, trace_weight: float) -> Tensor:
+    """The part of the loss that a rank's errors contribute; the ranks' parts sum to the loss of the whole batch.
+
+    own: (4,) error sums of this rank, with gradient. total: (4,) of all ranks, without.
+    """
+    loss = own[0] / total[1]
+    if trace_weight == 0.0:
+        return loss
+    hamiltonian, trace = total[0] / total[1], total[2] / total[3].clamp(min=1.0)
+    # a trace error of exactly zero needs no gradient, and has none that is finite
+    balance = torch.where(trace > 0, hamiltonian / trace, 0.0)
+    return loss + trace_weight * balance * own[2] / total[3].clamp(min=1.0)
+
+
+def trace_labels(graph: HamiltonianGraph, layout: TargetLayout) -> Tensor:
+    """tr(H H†) of each target, normalised over the targets of an edge, (E, T); targets an edge lacks count as 0."""
+    return layer_norm(layout.traces(graph.target), (layout.num_targets,))

@@ -1,0 +1,108 @@
+"""The folder of one training: configuration, versions, split, log, metrics, checkpoints."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from deeph_tracegrad.atomic import atomic_path
+from deeph_tracegrad.config import Config, annotated_toml, differing_keys
+from deeph_tracegrad.console import say
+from deeph_tracegrad.errors import MismatchError, TrainingError
+from deeph_tracegrad.parallel import world
+from deeph_tracegrad.training.checkpoint import Checkpoint, load_checkpoint
+
+_CONFIG = "config.toml"
+
+# What a resumed training must not change: its steps would not follow from the earlier ones.
+_DEFINING_KEYS = (
+    "data.train",
+    "data.validation",
+    "data.test",
+    "data.split_seed",
+    "data.max_edges",
+    "model.",
+    "training.seed",
+    "training.dtype",
+)
+
+
+class RunFolder:
+    """The files of one training. Only the main rank writes; all ranks may ask for paths."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.last = path / "last.pt"
+        self.best = path / "best.pt"
+        self.metrics = path / "metrics.csv"
+        self.tensorboard = path / "tensorboard"
+        self._log = path / "train.log"
+
+    def begin(self, config: Config, split: dict[str, list[str]], facts: dict[str, Any]) -> None:
+        """Make the folder and write what stays the same; one whose training never got to a checkpoint is used again.
+
+        facts: versions and the like, for versions.json.
+
+        Raises:
+            TrainingError: the folder holds a training, or something else.
+        """
+        if world().is_main:
+            if self.last.exists():
+                raise TrainingError(
+                    f"{self.path} holds a training already; --resume goes on with it, another training.run starts a "
+                    "new one"
+                )
+            if self.path.exists() and not (self.path / _CONFIG).is_file() and _has_content(self.path):
+                raise TrainingError(f"{self.path} exists and is no training; choose another training.run")
+            self._log.unlink(missing_ok=True)
+            self.metrics.unlink(missing_ok=True)
+            self._write(config, split, facts)
+        world().barrier()
+
+    def resume(
+        self, config: Config, fingerprint: str, split: dict[str, list[str]], facts: dict[str, Any]
+    ) -> Checkpoint:
+        """The last checkpoint, if this configuration and dataset go on with it.
+
+        Raises:
+            TrainingError: there is no checkpoint.
+            MismatchError: the dataset, the split or a key that defines the training is another one.
+        """
+        if not self.last.is_file():
+            raise TrainingError(f"{self.path} holds no last.pt to resume from; leave --resume out to start")
+        checkpoint = load_checkpoint(self.last)
+        changed = [key for key in differing_keys(checkpoint.config, config) if key.startswith(_DEFINING_KEYS)]
+        if changed:
+            raise MismatchError(
+                f"{self.last} was trained with another {', '.join(changed)}; restore the values that are in "
+                f"{self.path / _CONFIG}, or start a new training.run"
+            )
+        if (checkpoint.fingerprint, checkpoint.split) != (fingerprint, split):
+            raise MismatchError(
+                f"{config.data.dataset} is not the dataset that {self.last} was trained on, or has changed since "
+                f"(fingerprint {fingerprint}, was {checkpoint.fingerprint}); start a new training.run"
+            )
+        world().barrier()  # every rank has read before one writes
+        if world().is_main:
+            self._write(config, split, facts)
+        return checkpoint
+
+    def say(self, text: str) -> None:
+        """A line on the terminal and in train.log."""
+        say(text)
+        if world().is_main:
+            with self._log.open("a", encoding="utf-8") as log:
+                log.write(f"{text}\n")
+
+    def _write(self, config: Config, split: dict[str, list[str]], facts: dict[str, Any]) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        for name, text in [
+            (_CONFIG, annotated_toml(config)),
+            ("split.json", json.dumps(split, indent=1, ensure_ascii=False)),
+            ("versions.json", json.dumps(facts, indent=1)),
+        ]:
+            with atomic_path(self.path / name) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+
+
+def _has_content(path: Path) -> bool:
+    return not path.is_dir() or any(path.iterdir())

@@ -1,0 +1,96 @@
+"""The learning rate over the epochs."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from deeph_tracegrad.config import ScheduleSettings
+
+
+@dataclass
+class PlateauState:
+    """What the plateau schedule remembers. scale: what the rate is multiplied by.
+
+    smoothed, lowest: smoothed validation error, and the last one that counted as progress.
+    stalled: validations since. resting: validations left of the cooldown. best: lowest validation error.
+    diverged: validations in a row above twice the best.
+    """
+
+    scale: float = 1.0
+    smoothed: float | None = None
+    lowest: float = math.inf
+    stalled: int = 0
+    resting: int = 0
+    best: float = math.inf
+    diverged: int = 0
+
+
+class Schedule:
+    """The learning rate at any point of the training.
+
+    learning_rate: the rate of the optimiser's settings. epochs: where cosine ends.
+    """
+
+    def __init__(self, settings: ScheduleSettings, learning_rate: float, epochs: int) -> None:
+        self._settings = settings
+        self._learning_rate = learning_rate
+        self._epochs = epochs
+        self._plateau = PlateauState()
+
+    def rate(self, progress: float) -> float:
+        """The learning rate after `progress` epochs, a real number."""
+        warmup = self._settings.warmup_epochs
+        if progress < warmup:
+            return self._learning_rate * self._plateau.scale * progress / warmup
+        if self._settings.kind != "cosine":
+            return self._learning_rate * self._plateau.scale
+        lowest = min(self._settings.min_learning_rate, self._learning_rate)
+        done = min(1.0, (progress - warmup) / max(self._epochs - warmup, 1e-9))
+        return lowest + (self._learning_rate - lowest) * 0.5 * (1.0 + math.cos(math.pi * done))
+
+    @property
+    def finished(self) -> bool:
+        """Whether plateau has lowered the rate to its end."""
+        lowered = self._plateau.scale < 1.0
+        return lowered and self._learning_rate * self._plateau.scale <= self._settings.min_learning_rate
+
+    def validated(self, error: float) -> bool:
+        """Take note of a validation error; whether to go back to the best checkpoint."""
+        if self._settings.kind != "plateau":
+            return False
+        settings, state = self._settings, self._plateau
+        state.diverged = state.diverged + 1 if error > 2.0 * state.best else 0
+        state.best = min(state.best, error)
+        revert = state.diverged >= settings.revert_patience
+        if revert:
+            state.diverged = 0
+            state.scale *= settings.revert_factor
+            state.resting = settings.cooldown
+        self._watch(error)
+        return revert
+
+    def _watch(self, error: float) -> None:
+        """Lower the rate where the smoothed error stalls, as torch's ReduceLROnPlateau does."""
+        settings, state = self._settings, self._plateau
+        previous = error if state.smoothed is None else state.smoothed
+        state.smoothed = settings.smoothing * error + (1.0 - settings.smoothing) * previous
+        if state.smoothed < state.lowest * (1.0 - settings.threshold):
+            state.lowest = state.smoothed
+            state.stalled = 0
+        else:
+            state.stalled += 1
+        if state.resting > 0:
+            state.resting -= 1
+            state.stalled = 0
+        if state.stalled > settings.patience:
+            state.scale *= settings.factor
+            state.resting = settings.cooldown
+            state.stalled = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return asdict(self._plateau)
+
+    def load_state_dict(self, content: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self._plateau = PlateauState(**content)

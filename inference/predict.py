@@ -1,0 +1,152 @@
+"""H(R) for structures with a known overlap."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+
+from deeph_tracegrad.blocks import BlockMatrix, find_pairs
+from deeph_tracegrad.console import out as terminal
+from deeph_tracegrad.console import say, warn
+from deeph_tracegrad.deeph_format import PREDICTION, write_deeph
+from deeph_tracegrad.devices import device_name, select_device
+from deeph_tracegrad.errors import MismatchError, ReadError, TracegradError
+from deeph_tracegrad.graph import build_graph
+from deeph_tracegrad.material import Material
+from deeph_tracegrad.nn.network import HamiltonianNetwork
+from deeph_tracegrad.orbitals import SpinMode
+from deeph_tracegrad.parallel import world
+from deeph_tracegrad.training.checkpoint import Checkpoint, load_checkpoint
+
+
+class Source(Protocol):
+    """Where a structure comes from."""
+
+    @property
+    def path(self) -> Path:
+        """What is read."""
+
+    @property
+    def label(self) -> str:
+        """A name that no other source has, perhaps with folders."""
+
+
+AnySource = TypeVar("AnySource", bound=Source)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A structure without prediction, and why."""
+
+    path: Path
+    reason: str
+
+
+def predict(
+    checkpoint: Path,
+    runs: Sequence[AnySource],
+    read_material: Callable[[AnySource], Material],
+    out: Path,
+    device: str,
+) -> list[Failure]:
+    """Write a DeepH folder with overlap and predicted Hamiltonian for each run, `out`/label.
+
+    A run that fails is reported and left out. Where a run has a Hamiltonian of its own, the error against it is
+    printed. Under mpirun the ranks share the runs.
+
+    Raises:
+        ReadError: the checkpoint cannot be read.
+        ConfigError: there is no such device.
+    """
+    trained = load_checkpoint(checkpoint)
+    target = select_device(device)
+    network = trained.network(target)
+    say(f"{checkpoint}: {trained.basis.describe()}, spin {trained.spin}; predicting on {device_name(target)}")
+    failures = []
+    for run in world().share(runs):
+        try:
+            material = read_material(run)
+            destination = _destination(run, out)
+            start = time.perf_counter()
+            predicted = predict_material(material, trained, network)
+            seconds = time.perf_counter() - start
+            write_deeph(predicted, destination, hamiltonian_name=PREDICTION)
+        except TracegradError as error:
+            failures.append(Failure(run.path, str(error).removeprefix(f"{run.path}: ")))
+            warn(f"skipped {run.path}: {failures[-1].reason}")
+            continue
+        line = f"{run.label}: {len(material.elements)} atoms, {len(predicted.hamiltonian[0])} blocks, {seconds:.2f} s"
+        terminal.print("; ".join([line, *_comparison(material, predicted), str(destination)]), markup=False)
+    return [failure for found in world().gather(failures) for failure in found]
+
+
+def predict_material(material: Material, trained: Checkpoint, network: HamiltonianNetwork) -> Material:
+    """The material with a predicted Hamiltonian on the atom pairs of its overlap, instead of any that it has.
+
+    Its Fermi level is left out: it belongs to another Hamiltonian.
+
+    Raises:
+        MismatchError: the material has no overlap, or the network is not for its elements, basis or spin.
+    """
+    if material.overlap is None:
+        raise MismatchError("it holds no overlap, which prediction needs for its atom pairs and the bands")
+    # an overlap says nothing of spin: one calculated without serves a network with
+    spinless = not material.hamiltonian and material.spin is SpinMode.NONE
+    trained.require_fit(material.basis, trained.spin if spinless else material.spin, material.elements)
+    graph = build_graph(material.with_hamiltonian(()), material.overlap.pairs, trained.basis)
+    device = next(network.parameters()).device
+    with torch.inference_mode():
+        coefficients = network(graph.to(device)).coefficients
+        hamiltonian = network.layout.blocks(coefficients, graph)
+    return replace(
+        material,
+        spin=trained.spin,
+        hamiltonian=hamiltonian,
+        fermi_level=None,
+        provenance={
+            **material.provenance,
+            "predicted by": str(trained.path),
+            "trained on": f"dataset {trained.fingerprint}",
+        },
+    )
+
+
+def _comparison(material: Material, predicted: Material) -> list[str]:
+    """How far the prediction is from the material's own Hamiltonian, if it has one."""
+    if not material.hamiltonian:
+        return []
+    errors, beyond = [], []
+    for own, new in zip(material.hamiltonian, predicted.hamiltonian, strict=True):
+        errors.append(np.abs(new.entries - own.on_pairs(new.pairs).entries))
+        beyond.append(_without(own, new.pairs))
+    sentences = [f"MAE of H {1e3 * np.concatenate(errors).mean():.4f} meV"]
+    left_out = np.concatenate(beyond)
+    if left_out.size:
+        sentences.append(
+            f"its own H reaches beyond the overlap with up to {1e3 * np.abs(left_out).max():.3g} meV, not predicted"
+        )
+    return sentences
+
+
+def _without(matrix: BlockMatrix, pairs: np.ndarray) -> np.ndarray:
+    """The entries of the blocks that are not among the pairs."""
+    missing = find_pairs(pairs, matrix.pairs) < 0
+    return matrix.entries[np.repeat(missing, np.diff(matrix.offsets))]
+
+
+def _destination(run: Source, out: Path) -> Path:
+    """The folder to write, which must not be one with anything but an earlier prediction.
+
+    Raises:
+        ReadError: it holds something else.
+    """
+    destination = out / run.label
+    if destination.exists() and not (destination / PREDICTION).is_file():
+        raise ReadError(destination, "exists and is no prediction; give another --out")
+    if destination.resolve() == run.path.resolve():
+        raise ReadError(destination, "is what is read; give another --out")
+    return destination
