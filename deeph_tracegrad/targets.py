@@ -112,14 +112,14 @@ class TargetLayout(torch.nn.Module):
         self.register_buffer("_adjoint_index", torch.from_numpy(index), persistent=False)
         self.register_buffer("_adjoint_sign", torch.from_numpy(np.stack([sign * turn, sign])), persistent=False)
         self._groups = self._grouped()
+        self._tables: dict[tuple[torch.device, torch.dtype], list[_Group]] = {}
 
     def traces(self, coefficients: Tensor) -> Tensor:
         """tr(H H†) of every target's block, (E, T), eV²; of a difference of H, its squared error."""
         return torch.cat(
             [
-                coefficients[:, group.coefficients].square().unflatten(1, (-1, len(group.weights)))
-                @ group.weights.to(coefficients)
-                for group in self._groups
+                coefficients[:, group.coefficients].square().unflatten(1, (-1, len(group.weights))) @ group.weights
+                for group in self._groups_for(coefficients)
             ],
             dim=1,
         )
@@ -127,19 +127,18 @@ class TargetLayout(torch.nn.Module):
     def elements(self, coefficients: Tensor) -> Tensor:
         """(E, D) coefficients -> (E, P) padded elements in the same frames, complex with spinors."""
         parts = []
-        for group in self._groups:
+        for group in self._groups_for(coefficients):
             x = coefficients[:, group.coefficients].unflatten(1, (-1, self._parts, group.coupling.shape[0]))
             x = torch.complex(x[:, :, 0], x[:, :, 1]) if self._spinor else x[:, :, 0]
-            parts.append((x @ group.coupling.to(x)).flatten(1))
+            parts.append((x @ group.coupling).flatten(1))
         return torch.cat(parts, dim=1)
 
     def coefficients(self, elements: Tensor) -> Tensor:
         """(E, P) padded elements -> (E, D) coefficients; the inverse of `elements`."""
         parts = []
-        for group in self._groups:
+        for group in self._groups_for(elements.real):
             x = elements[:, group.elements].unflatten(1, (-1, group.coupling.shape[1]))
-            norms = group.weights[: group.coupling.shape[0]].to(x)
-            x = x @ group.coupling.to(x).mH / norms
+            x = x @ group.coupling.mH / group.weights[: group.coupling.shape[0]]
             parts.append((torch.stack([x.real, x.imag], dim=2) if self._spinor else x).flatten(1))
         return torch.cat(parts, dim=1)
 
@@ -207,6 +206,19 @@ class TargetLayout(torch.nn.Module):
                     walked.append((number, target, irrep, start, part == 1))
                     start += 2 * irrep.degree + 1
         return walked
+
+    def _groups_for(self, like: Tensor) -> list[_Group]:
+        """The groups with tables of this tensor's precision and device."""
+        key = (like.device, like.dtype)
+        if key not in self._tables:
+            number = like.dtype.to_complex() if self._spinor else like.dtype
+            self._tables[key] = [
+                group._replace(
+                    coupling=group.coupling.to(like.device, number), weights=group.weights.to(like.device, like.dtype)
+                )
+                for group in self._groups
+            ]
+        return self._tables[key]
 
     def _grouped(self) -> list[_Group]:
         groups = []

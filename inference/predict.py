@@ -9,11 +9,11 @@ from typing import Protocol, TypeVar
 import numpy as np
 import torch
 
-from deeph_tracegrad.blocks import BlockMatrix, find_pairs
 from deeph_tracegrad.console import out as terminal
 from deeph_tracegrad.console import say, warn
 from deeph_tracegrad.deeph_format import PREDICTION, write_deeph
 from deeph_tracegrad.devices import device_name, select_device
+from deeph_tracegrad.edges import edge_pairs
 from deeph_tracegrad.errors import MismatchError, ReadError, TracegradError
 from deeph_tracegrad.graph import build_graph
 from deeph_tracegrad.material import Material
@@ -85,7 +85,9 @@ def predict(
 
 
 def predict_material(material: Material, trained: Checkpoint, network: HamiltonianNetwork) -> Material:
-    """The material with a predicted Hamiltonian on the atom pairs of its overlap, instead of any that it has.
+    """The material with a predicted Hamiltonian, instead of any that it has.
+
+    Its blocks are on the atom pairs of the overlap, and on those that H reached in the training data.
 
     Its Fermi level is left out: it belongs to another Hamiltonian.
 
@@ -97,7 +99,8 @@ def predict_material(material: Material, trained: Checkpoint, network: Hamiltoni
     # an overlap says nothing of spin: one calculated without serves a network with
     spinless = not material.hamiltonian and material.spin is SpinMode.NONE
     trained.require_fit(material.basis, trained.spin if spinless else material.spin, material.elements)
-    graph = build_graph(material.with_hamiltonian(()), material.overlap.pairs, trained.basis)
+    unlabelled = material.with_hamiltonian(())
+    graph = build_graph(unlabelled, edge_pairs(unlabelled, trained.reach), trained.basis)
     device = next(network.parameters()).device
     with torch.inference_mode():
         coefficients = network(graph.to(device)).coefficients
@@ -119,23 +122,11 @@ def _comparison(material: Material, predicted: Material) -> list[str]:
     """How far the prediction is from the material's own Hamiltonian, if it has one."""
     if not material.hamiltonian:
         return []
-    errors, beyond = [], []
-    for own, new in zip(material.hamiltonian, predicted.hamiltonian, strict=True):
-        errors.append(np.abs(new.entries - own.on_pairs(new.pairs).entries))
-        beyond.append(_without(own, new.pairs))
-    sentences = [f"MAE of H {1e3 * np.concatenate(errors).mean():.4f} meV"]
-    left_out = np.concatenate(beyond)
-    if left_out.size:
-        sentences.append(
-            f"its own H reaches beyond the overlap with up to {1e3 * np.abs(left_out).max():.3g} meV, not predicted"
-        )
-    return sentences
-
-
-def _without(matrix: BlockMatrix, pairs: np.ndarray) -> np.ndarray:
-    """The entries of the blocks that are not among the pairs."""
-    missing = find_pairs(pairs, matrix.pairs) < 0
-    return matrix.entries[np.repeat(missing, np.diff(matrix.offsets))]
+    errors = [
+        np.abs(new.entries - own.on_pairs(new.pairs).entries)
+        for own, new in zip(material.hamiltonian, predicted.hamiltonian, strict=True)
+    ]
+    return [f"MAE of H {1e3 * np.concatenate(errors).mean():.4f} meV"]
 
 
 def _destination(run: Source, out: Path) -> Path:

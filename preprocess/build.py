@@ -248,7 +248,7 @@ def _usable(run: Run, allow_unconverged: bool) -> Material:
     if not material.hamiltonian:
         raise ReadError(run.path, "it holds no Hamiltonian; only predict can use it")
     provenance = material.provenance
-    if str(provenance.get("files", {}).get("hamiltonian", "")).endswith("_pred.h5"):
+    if run.kind.startswith("deeph") and provenance["files"]["hamiltonian"].endswith("_pred.h5"):
         raise ReadError(run.path, "its Hamiltonian is a prediction, not one to learn from")
     violation = provenance.get("hermiticity_violation", {}).get("hamiltonian", 0.0)
     if violation > _HERMITICITY_LIMIT:

@@ -14,6 +14,7 @@ from torch import Tensor
 from deeph_tracegrad.atomic import atomic_path
 from deeph_tracegrad.config import Config, parse_config
 from deeph_tracegrad.dataset import basis_from_json, basis_to_json
+from deeph_tracegrad.edges import Reach
 from deeph_tracegrad.errors import MismatchError, ReadError, TracegradError
 from deeph_tracegrad.nn.network import HamiltonianNetwork
 from deeph_tracegrad.orbitals import Basis, SpinMode
@@ -33,6 +34,7 @@ CONVENTIONS = {
 class Checkpoint:
     """A trained network.
 
+    reach: longest edge between each two elements in the training data, Å.
     fingerprint: of the dataset that it was trained on. split: labels of the samples in each part of it.
     versions: of the libraries. metrics: at the validation before it was written; empty before the first.
     training: state of the training, see `TrainingState.content`; its weights are in there.
@@ -41,6 +43,7 @@ class Checkpoint:
     config: Config
     basis: Basis
     spin: SpinMode
+    reach: Reach
     fingerprint: str
     split: dict[str, list[str]]
     versions: dict[str, str]
@@ -57,6 +60,7 @@ class Checkpoint:
             "config": self.config.model_dump(mode="json"),
             "basis": basis_to_json(self.basis),
             "spin": str(self.spin),
+            "reach": dict(self.reach),
             "fingerprint": self.fingerprint,
             "split": self.split,
             "versions": self.versions,
@@ -123,6 +127,7 @@ class Checkpoint:
         return [
             ("basis", self.basis.describe()),
             ("spin", str(self.spin)),
+            ("longest edge", ", ".join(f"{name} {length:.3f} Å" for name, length in self.reach.items())),
             ("network", f"{model.blocks} blocks of {model.trunk}, {tracegrad}"),
             ("weights", f"{parameters} in {self.config.training.dtype}"),
             ("epochs", str(self.training["epoch"])),
@@ -164,6 +169,7 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
             config=parse_config(content["config"], str(path)),
             basis=basis_from_json(content["basis"]),
             spin=SpinMode(content["spin"]),
+            reach={name: float(length) for name, length in content["reach"].items()},
             fingerprint=content["fingerprint"],
             split=content["split"],
             versions=content["versions"],

@@ -175,6 +175,7 @@ class Training:
                 config=self.config,
                 basis=self.dataset.basis,
                 spin=self.dataset.spin,
+                reach=self.dataset.reach,
                 fingerprint=self.dataset.fingerprint,
                 split=self.split.labels(self.dataset.labels),
                 versions=library_versions(),

@@ -65,6 +65,14 @@ def test_deeph_folders_of_every_spin_mode_count_as_runs(spin, tmp_path):
     assert graph.target.shape[0] == graph.num_edges
 
 
+@pytest.mark.parametrize("case", ["openmx/bi_soc", "abacus/si2", "abacus/fe_nspin2"])
+def test_runs_of_every_code_become_samples(case, unpacked, tmp_path):
+    report = build_dataset([str(unpacked(case))], tmp_path / "dataset", workers=1)
+    dataset = GraphDataset(tmp_path / "dataset")
+    assert report.built == 1
+    assert dataset[0].target.isfinite().all()
+
+
 def test_processes_and_ranks_make_the_same_dataset(runs, tmp_path):
     command(runs, "--out", tmp_path / "one")
     program = [EXECUTABLES / "deeph-tracegrad", "preprocess", runs]

@@ -49,7 +49,7 @@ def run(executable: Path, *arguments: object, cwd: Path) -> str:
 
 
 def test_import_and_help(environment, tmp_path):
-    code = "import deeph_tracegrad, deeph_tracegrad.preprocess.runs, deeph_tracegrad.inference.bands as b; print(b.__file__)"
+    code = "import deeph_tracegrad.preprocess.runs, deeph_tracegrad.inference.bands as bands; print(bands.__file__)"
     assert str(environment.parent) in run(environment / "python", "-c", code, cwd=tmp_path)
     assert "preprocess" in run(environment / "deeph-tracegrad", "--help", cwd=tmp_path)
 

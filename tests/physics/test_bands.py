@@ -12,7 +12,7 @@ from deeph_tracegrad.inference.fermi import (
     find_fermi_level,
     gaussian,
 )
-from deeph_tracegrad.inference.gap import mesh_energies, search_band_edges
+from deeph_tracegrad.inference.gap import mesh_energies
 from deeph_tracegrad.inference.kpath import choose_path, path_through
 from deeph_tracegrad.inference.kpoints import mesh_points
 from deeph_tracegrad.inference.solvers import Selection, ShiftInvertSolver, solve_dense
@@ -86,6 +86,17 @@ def test_fermi_level_found_without_help(unpacked):
     assert fermi.level == pytest.approx(graphene.fermi_level, abs=1e-3)
     assert fermi.is_metal
     assert fermi.source == "8 electrons, k-mesh 21x21x1, 300 K"
+
+
+def test_dirac_point_between_the_points_of_a_mesh(unpacked):
+    """Strained graphene keeps its inversion centre, so it has no gap; but its cone is off K, and a mesh shows one."""
+    material = read_material(unpacked("openmx/demo_a_00"))
+    _, coarse = level_on_mesh(material, (21, 21, 1), fermi_dirac(300.0))
+    assert coarse.gap > 0.5
+    found = find_fermi_level(material, bloch_operators(material))
+    assert found.gap < 1e-3
+    dense, _ = level_on_mesh(material, (240, 240, 1), fermi_dirac(300.0))
+    assert found.level == pytest.approx(dense, abs=2e-3)
 
 
 def test_mos2_of_abacus_has_its_gap_from_gamma_to_k(unpacked):

@@ -47,6 +47,7 @@ def checkpoint_of(state: TrainingState, config: Config) -> Checkpoint:
         config=config,
         basis=BASIS,
         spin=SpinMode.NONE,
+        reach={"C-C": 5.3},
         fingerprint="f" * 32,
         split={"train": ["a_0"], "validation": [], "test": ["ä 1"]},
         versions=library_versions(),

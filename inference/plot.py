@@ -1,0 +1,130 @@
+"""Pictures of band structures.
+
+Shape letters: K k-points, n bands, s spin channels.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from deeph_tracegrad.atomic import atomic_path
+from deeph_tracegrad.inference.bands import BandStructure
+from deeph_tracegrad.inference.kpath import KPath
+
+COLOURS = ("#1f5fa8", "#c8402f")  # up (or the only channel), down
+REFERENCE_COLOURS = ("0.6", "0.75")
+OVERLAY = (0, (3, 1.5))  # dashes through which a reference underneath is seen
+DEFAULT_RANGE = (-6.0, 6.0)  # eV around the Fermi level
+
+
+def plot_bands(
+    file: Path,
+    bands: BandStructure,
+    reference: BandStructure | None = None,
+    *,
+    names: tuple[str, str] = ("", ""),
+    title: str = "",
+    window: tuple[float, float] | None = None,
+) -> None:
+    """Draw bands, over those of a reference where there is one; energies count from the Fermi level of `bands`.
+
+    Args:
+        file: the picture to write; its suffix is the format.
+        bands: in colour.
+        reference: in grey underneath, at the same k-points.
+        names: of the two, for the legend.
+        title: above the picture.
+        window: energies to show, eV around the Fermi level.
+    """
+    figure = Figure(figsize=(5.2, 4.4), dpi=200, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    level = bands.fermi.level
+    low, high = window or _range(bands)
+    if reference is not None:
+        _draw(axes, reference, level, REFERENCE_COLOURS, linewidth=2.2, linestyle="-")
+    _draw(axes, bands, level, COLOURS, linewidth=1.1, linestyle="-" if reference is None else OVERLAY)
+    _frame(axes, bands.path)
+    axes.axhline(0.0, color="0.3", linewidth=0.7, linestyle=":", zorder=1)
+    axes.set_ylim(low, high)
+    axes.set_ylabel(r"$E - E_\mathrm{F}$ (eV)")
+    gap = "" if bands.fermi.is_metal else f"gap {bands.fermi.gap:.3f} eV"
+    axes.set_title("   ".join(part for part in (title, gap) if part), fontsize=11)
+    _mark_edges(axes, bands)
+    _legend(axes, bands, reference, names)
+    with atomic_path(file) as temporary:
+        figure.savefig(temporary)
+
+
+def _range(bands: BandStructure) -> tuple[float, float]:
+    """The default range, or less where few bands were computed."""
+    relative = bands.energies - bands.fermi.level
+    margin = 0.05 * float(np.nanmax(relative) - np.nanmin(relative))
+    return (
+        max(DEFAULT_RANGE[0], float(np.nanmin(relative)) - margin),
+        min(DEFAULT_RANGE[1], float(np.nanmax(relative)) + margin),
+    )
+
+
+def _draw(axes: Axes, bands: BandStructure, level: float, colours: tuple[str, str], **style: Any) -> None:
+    distance = bands.path.distance
+    for channel, colour in zip(bands.energies, colours, strict=False):
+        for segment in bands.path.segments:
+            if distance[-1] > 0:
+                axes.plot(distance[segment], channel[segment] - level, color=colour, **style)
+            else:  # the levels of a molecule
+                axes.plot([-0.5, 0.5], np.repeat(channel[segment] - level, 2, axis=0), color=colour, **style)
+
+
+def _frame(axes: Axes, path: KPath) -> None:
+    """Labelled vertical lines at the corners."""
+    places = path.corner_distance
+    if places[-1] > 0:
+        axes.set_xticks(places, [_tick(label) for label in path.ticks])
+        axes.set_xlim(places[0], places[-1])
+    else:
+        axes.set_xticks([0.0], [_tick(path.ticks[0])])
+        axes.set_xlim(-0.8, 0.8)
+    for place in places[1:-1]:
+        axes.axvline(place, color="0.3", linewidth=0.6, zorder=1)
+    axes.tick_params(axis="x", length=0)
+    axes.tick_params(axis="y", direction="in", right=True)
+
+
+def _tick(label: str) -> str:
+    """X1 as X with a subscript; both sides of a break alike."""
+    return "|".join(re.sub(r"^([A-ZΓ])_?(\d+)$", r"$\\mathrm{\1}_{\2}$", part) for part in label.split("|"))
+
+
+def _mark_edges(axes: Axes, bands: BandStructure) -> None:
+    """Dots at the band edges, where they are on the path."""
+    fermi = bands.fermi
+    if fermi.is_metal or fermi.valence_top is None or fermi.conduction_bottom is None:
+        return
+    for edge in (fermi.valence_top, fermi.conduction_bottom):
+        number = bands.k_of(edge)
+        if number is not None:
+            spin = int(np.unravel_index(np.nanargmin(abs(bands.energies - edge)), bands.energies.shape)[0])
+            place = bands.path.distance[number]
+            axes.plot(place, edge - fermi.level, "o", color=COLOURS[spin], markersize=4, clip_on=False, zorder=3)
+
+
+def _legend(axes: Axes, bands: BandStructure, reference: BandStructure | None, names: tuple[str, str]) -> None:
+    handles = []
+    if reference is not None:
+        handles.append(Line2D([], [], color=REFERENCE_COLOURS[0], linewidth=2.2, label=names[1]))
+    name = "" if reference is None else names[0]
+    channels = ("",) if len(bands.energies) == 1 else ("spin up", "spin down")
+    handles += [
+        Line2D([], [], color=colour, linestyle="-" if reference is None else "--", label=label)
+        for colour, channel in zip(COLOURS, channels, strict=False)
+        if (label := f"{name} {channel}".strip())
+    ]
+    if handles:
+        axes.figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8, frameon=False)

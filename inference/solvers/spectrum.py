@@ -1,0 +1,51 @@
+"""What is asked of an eigensolver, and what it gives.
+
+Shape letters: M rows of H(k), n states.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from scipy import sparse
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The states wanted at every k; a solver may give more.
+
+    window: lowest and highest energy, eV (absolute). num_bands: this many states, those nearest to `centre` (eV).
+    Neither: all of them.
+    """
+
+    window: tuple[float, float] | None = None
+    num_bands: int | None = None
+    centre: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """Some consecutive eigenvalues of H(k) c = E S(k) c.
+
+    energies: (n,) ascending, eV. residuals: (n,) ||H c - E S c|| / ||S c||, eV.
+    first: number of states that lie below the first of them.
+    """
+
+    energies: np.ndarray
+    residuals: np.ndarray
+    first: int = 0
+
+
+class Solver(Protocol):
+    """Any eigensolver."""
+
+    def __call__(self, hamiltonian: sparse.csr_array, overlap: sparse.csr_array) -> Spectrum:
+        """Solve for the Hermitian (M, M) matrices at one k."""
+
+
+def residual_norms(
+    hamiltonian: sparse.csr_array, overlap: sparse.csr_array, energies: np.ndarray, states: np.ndarray
+) -> np.ndarray:
+    """||H c - E S c|| / ||S c|| of the states (M, n), (n,) eV."""
+    image = overlap @ states
+    return np.linalg.norm(hamiltonian @ states - image * energies, axis=0) / np.linalg.norm(image, axis=0)
