@@ -1,0 +1,85 @@
+"""The commands of the user guide, one after another as a reader types them, and those of the README.
+
+In the guide, what follows `$` in a ```console block is run. What is not to be run stands in ```text blocks.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from deeph_tracegrad.cli import app
+
+CHECKOUT = Path(__file__).parents[2]
+PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)$", re.MULTILINE)  # goes on after a backslash at the end of a line
+
+DEEPH = {"POSCAR", "info.json", "overlap.h5"}
+LEGACY = {"element.dat", "lat.dat", "rlat.dat", "site_positions.dat", "orbital_types.dat", "info.json"}
+# what each folder holds at the end
+WRITTEN = {
+    "dataset": {"dataset.json", "shards"},
+    "guide": {
+        *(f"{name}{suffix}" for name in ("bands", "bands_dft") for suffix in (".h5", ".png")),
+        *(f"errors{suffix}" for suffix in (".csv", ".json", ".png")),
+        *("training", "predicted", "c_00", "c_00_legacy"),
+    },
+    "guide/training": {
+        *("config.toml", "split.json", "versions.json", "train.log", "metrics.csv", "tensorboard"),
+        *("best.pt", "last.pt"),
+    },
+    "guide/predicted": {"c_00"},
+    "guide/predicted/c_00": DEEPH | {"hamiltonian_pred.h5"},
+    "guide/c_00": DEEPH | {"hamiltonian.h5"},
+    "guide/c_00_legacy": LEGACY | {"overlaps.h5", "hamiltonians.h5", "rc.h5", "rh.h5"},
+}
+
+
+def commands(document: str) -> list[list[str]]:
+    """The words of each command in a document's console blocks."""
+    text = (CHECKOUT / document).read_text(encoding="utf-8")
+    found = [command for block in BLOCK.findall(text) for command in COMMAND.findall(block)]
+    return [shlex.split(command.replace("\\\n", " ")) for command in found]
+
+
+@pytest.mark.slow
+@pytest.mark.mpi
+@pytest.mark.skipif(shutil.which("mpirun", path=PATH) is None, reason="needs mpirun")
+def test_the_guide(tmp_path):
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "runs").symlink_to(CHECKOUT / "demo" / "runs")
+    shutil.copy(CHECKOUT / "demo" / "config.toml", tmp_path / "demo")
+    for words in commands("docs/guide.md"):
+        done = subprocess.run(
+            words,
+            cwd=tmp_path,
+            env={**os.environ, "PATH": PATH, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}{done.stderr}"
+    work = tmp_path / "demo" / "work"
+    assert {folder: {path.name for path in (work / folder).iterdir()} for folder in WRITTEN} == WRITTEN
+
+
+def test_the_readme_names_commands_and_options_that_exist():
+    known = {
+        name: {option for parameter in command.params for option in parameter.opts}
+        for name, command in typer.main.get_command(app).commands.items()
+    }
+    ours = [words for words in commands("README.md") if any(word.endswith("deeph-tracegrad") for word in words)]
+    assert ours
+    for words in ours:
+        place = next(place for place, word in enumerate(words) if word.endswith("deeph-tracegrad"))
+        command, *arguments = words[place + 1 :]
+        assert {argument for argument in arguments if argument.startswith("--")} <= known[command]
