@@ -2,12 +2,15 @@
 
     OMP_NUM_THREADS=1 python benchmarks/build_graphs.py [RUN ...]
 
-Without arguments: two runs of the demo. Reading the run is not counted. The baseline does the same edge by edge, as
-DeepH-E3's program builds its graphs: every block found by its textual key, frame and rotation computed one at a time.
+Without arguments: the largest run of the demo, and graphene and MoS2 with larger bases from the test fixtures, as
+supercells. Reading is not counted. The baseline does the same edge by edge, as DeepH-E3's program builds its graphs:
+every block found by its textual key, frame and rotation computed one at a time.
 """
 
 import json
+import lzma
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,22 +23,33 @@ from deeph_tracegrad.local_blocks import to_local
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.preprocess.runs import read_material
 from deeph_tracegrad.samples import build_sample
+from deeph_tracegrad.testing import repeated
 
-DEMO = Path(__file__).parents[1] / "demo" / "runs"
+ROOT = Path(__file__).parents[1]
+FIXTURES = {"graphene": (6, 6, 1), "mos2": (4, 4, 1)}
 SECONDS = 3.0
 
 
 def main() -> None:
-    paths = [Path(name) for name in sys.argv[1:]] or [DEMO / "c_00", DEMO / "d_00"]
+    materials = {path: read_material(Path(path)) for path in sys.argv[1:]} or default_materials()
     print(f"{'run':<12} {'edges':>6} {'orbitals':>9} {'edges/s':>9} {'one by one':>11} {'ratio':>7}")
-    for path in paths:
-        material = read_material(path)
+    for name, material in materials.items():
         edges = len(material.hamiltonian[0])
         blocks = keyed(material.hamiltonian[0])
         ours = edges / best_time(lambda m=material: build_sample(m, "sample"))
         baseline = edges / best_time(lambda m=material, b=blocks: one_by_one(m, b))
         orbitals = max(basis.num_orbitals for basis in material.basis.bases) * material.spin.components
-        print(f"{path.name:<12} {edges:6} {orbitals:9} {ours:9.0f} {baseline:11.0f} {ours / baseline:6.1f}x")
+        print(f"{Path(name).name:<12} {edges:6} {orbitals:9} {ours:9.0f} {baseline:11.0f} {ours / baseline:6.1f}x")
+
+
+def default_materials() -> dict[str, Material]:
+    materials = {"d_00": read_material(ROOT / "demo" / "runs" / "d_00")}
+    for case, times in FIXTURES.items():
+        with tempfile.TemporaryDirectory() as folder:
+            for packed in (ROOT / "tests" / "data" / "openmx" / case).glob("openmx.*.xz"):
+                (Path(folder) / packed.stem).write_bytes(lzma.decompress(packed.read_bytes()))
+            materials[case] = repeated(read_material(Path(folder)), times)
+    return materials
 
 
 def keyed(matrix: BlockMatrix) -> dict[str, np.ndarray]:
@@ -52,7 +66,7 @@ def one_by_one(material: Material, blocks: dict[str, np.ndarray]) -> list[np.nda
         *shift, i, j = pair[0]
         frames = edge_frames((positions[j] - positions[i] + shift @ cell)[None])
         single = BlockMatrix.of(pair, block.ravel(), sizes)
-        local.append(to_local(single, frames, material.basis, species, material.spin).entries)
+        local.append(to_local(single, pair, frames, material.basis, species, material.spin).entries)
     return local
 
 

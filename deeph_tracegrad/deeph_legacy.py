@@ -121,7 +121,7 @@ def write_deeph_legacy(material: Material, folder: Path | str, *, local_coordina
         matrices[LOCAL_FRAMES] = BlockMatrix.of(pairs, axes.ravel(), np.full(len(species), 3))
         if hamiltonian is not None:
             spin = SpinMode.NONCOLLINEAR if spinful else SpinMode.NONE
-            local = to_local(hamiltonian, frames, material.basis, species, spin)
+            local = to_local(hamiltonian, hamiltonian.pairs, frames, material.basis, species, spin)
             matrices[LOCAL_HAMILTONIAN] = local.reordered(spinor_orders, species)
     with atomic_path(folder) as temporary:
         temporary.mkdir()

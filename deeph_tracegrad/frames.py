@@ -41,18 +41,20 @@ def edge_frames(vectors: np.ndarray) -> np.ndarray:
     return frames
 
 
-def rotation_matrices(degree: int, rotations: Any) -> Any:
+def rotation_matrices(degree: int, rotations: Any, angles: tuple[Any, Any, Any] | None = None) -> Any:
     """D_l(R) for real harmonics, (E, 2l+1, 2l+1).
 
     Uses R = Rz(a) Ry(b) Rz(c) and Ry(b) = J Rz(b) J, J the half turn about (y + z)/√2: turns about z only mix ±m, and
     D_l(J) is one constant matrix (Pinchon and Hoggan, J. Phys. A 40, 1597 (2007)).
 
-    rotations: (E, 3, 3), proper.
+    rotations: (E, 3, 3), proper. angles: their `euler_angles`, if they are known already.
     """
     xp = _namespace(rotations)
-    first, middle, last = euler_angles(rotations)
     if degree == 0:
-        return xp.ones_like(first)[:, None, None]
+        return xp.ones_like(rotations[:, :1, :1])
+    if degree == 1:  # the harmonics y, z, x are the axes themselves
+        return rotations[:, [1, 2, 0]][:, :, [1, 2, 0]]
+    first, middle, last = euler_angles(rotations) if angles is None else angles
     orders = _like(np.arange(-degree, degree + 1.0), rotations)
     swap = _like(_half_turn(degree), rotations)
 

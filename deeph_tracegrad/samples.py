@@ -70,12 +70,11 @@ def build_sample(material: Material, label: str, pairs: np.ndarray | None = None
     frames = edge_frames(vectors)
     blocks = None
     if material.hamiltonian:
-        blocks = np.stack(
-            [
-                to_local(matrix.on_pairs(pairs), frames, material.basis, species, material.spin).entries
-                for matrix in material.hamiltonian
-            ]
-        )
+        channels = [
+            to_local(matrix, pairs, frames, material.basis, species, material.spin).entries
+            for matrix in material.hamiltonian
+        ]
+        blocks = channels[0][None] if len(channels) == 1 else np.stack(channels)
     metadata = {
         "fermi_level_eV": material.fermi_level,
         "electrons": material.electrons,

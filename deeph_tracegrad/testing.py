@@ -20,6 +20,32 @@ def random_rotation(seed: int) -> np.ndarray:
     return matrix * np.linalg.det(matrix)
 
 
+def repeated(material: Material, times: tuple[int, int, int]) -> Material:
+    """A supercell, `times` cells along each lattice vector: the same crystal, so the same blocks and energies."""
+    cells = np.indices(times).reshape(3, -1).T
+    structure = material.structure
+    atoms = len(structure)
+
+    def enlarge(matrix: BlockMatrix) -> BlockMatrix:
+        shift, cell = np.divmod(cells[:, None] + matrix.pairs[:, :3], times)
+        first = np.arange(len(cells))[:, None] * atoms + matrix.pairs[:, 3]
+        second = np.ravel_multi_index(tuple(np.moveaxis(cell, -1, 0)), times) * atoms + matrix.pairs[:, 4]
+        pairs = np.concatenate([shift, first[..., None], second[..., None]], axis=-1).reshape(-1, 5)
+        return BlockMatrix.of(pairs, np.tile(matrix.entries, len(cells)), np.tile(matrix.sizes, len(cells)))
+
+    places = np.concatenate([(structure.frac_coords + cell) / times for cell in cells])
+    larger = Structure(
+        Lattice(structure.lattice.matrix * np.array(times)[:, None]), material.elements * len(cells), places
+    )
+    return replace(
+        material,
+        structure=larger,
+        overlap=None if material.overlap is None else enlarge(material.overlap),
+        hamiltonian=tuple(enlarge(matrix) for matrix in material.hamiltonian),
+        electrons=None if material.electrons is None else material.electrons * len(cells),
+    )
+
+
 def transformed(material: Material, operation: np.ndarray) -> Material:
     """The same material turned, or turned and inverted: structure, S and H, spins included.
 
@@ -53,7 +79,8 @@ def transformed_matrix(
     """
     species = material.basis.species(material.elements)
     # a material turned by R, seen along fixed axes, is the material itself seen along axes turned by R
-    turned = to_local(matrix, np.broadcast_to(rotation, (len(matrix), 3, 3)), material.basis, species, spin)
+    frames = np.broadcast_to(rotation, (len(matrix), 3, 3))
+    turned = to_local(matrix, matrix.pairs, frames, material.basis, species, spin)
     if not inverted:
         return turned
     parities = [

@@ -6,7 +6,7 @@ Shape letters: N atoms, R edges, F features of a row, c channels of one group.
 import torch
 from torch import Tensor
 
-from deeph_tracegrad.frames import rotation_matrices
+from deeph_tracegrad.frames import euler_angles, rotation_matrices
 from deeph_tracegrad.nn.layout import Irrep, Layout
 
 
@@ -23,11 +23,12 @@ class EdgeRotations:
         frames: (R, 3, 3), rows are the local axes.
         """
         turns: dict[int, Tensor] = {}
+        angles = euler_angles(frames)
         self.matrices: dict[Irrep, Tensor] = {}
         for irrep in sorted(irreps):
             if irrep.degree not in turns:
                 places = [irrep.degree + order for order in _orders(irrep.degree)]
-                turns[irrep.degree] = rotation_matrices(irrep.degree, frames)[:, places][:, :, places].to(dtype)
+                turns[irrep.degree] = rotation_matrices(irrep.degree, frames, angles)[:, places][:, :, places].to(dtype)
             turn = turns[irrep.degree]
             self.matrices[irrep] = turn if irrep.natural else _quarter_turned(turn)
 

@@ -20,7 +20,8 @@ from deeph_tracegrad.orbitals import SpinMode
 from deeph_tracegrad.preprocess.abacus.bands_file import read_abacus_bands
 from deeph_tracegrad.preprocess.openmx.bands_file import read_openmx_band
 from deeph_tracegrad.preprocess.runs import read_material
-from supercells import in_lattice_vectors, repeated
+from deeph_tracegrad.testing import repeated
+from supercells import in_lattice_vectors
 
 OPENMX = {"graphene": (9, 9, 1), "mos2": (7, 7, 1), "fe_bcc_spin": (7, 7, 7), "bi_soc": (7, 7, 1)}
 ABACUS = ("si2", "mos2", "bi_soc", "fe_nspin2")
