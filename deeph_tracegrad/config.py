@@ -132,9 +132,10 @@ class OptimizerSettings(Section):
 class ScheduleSettings(Section):
     """How the learning rate changes."""
 
-    kind: Literal["constant", "cosine", "plateau"] = "cosine"
+    kind: Literal["constant", "cosine", "plateau", "steps"] = "cosine"
     """constant; cosine: half a cosine over all epochs, down to `min_learning_rate`; plateau: DeepH-E3's, which lowers
-    the rate when the smoothed validation error stalls and ends the training at `min_learning_rate`."""
+    the rate when the smoothed validation error stalls and ends the training at `min_learning_rate`; steps: DeepH-E3's
+    slippery slope, which lowers the rate at given epochs, not below `min_learning_rate`."""
 
     warmup_epochs: NonNegativeFloat = 5.0
     """Epochs over which the rate grows linearly from 0."""
@@ -143,7 +144,13 @@ class ScheduleSettings(Section):
     """Where cosine arrives, and where plateau ends the training."""
 
     factor: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
-    """plateau: what the rate is multiplied by."""
+    """plateau, steps: what the rate is multiplied by."""
+
+    first_step: PositiveInt = 1400
+    """steps: the epoch after which the rate is lowered for the first time."""
+
+    step_interval: PositiveInt = 200
+    """steps: epochs from one step to the next."""
 
     patience: PositiveInt = 120
     """plateau: validations without progress before the rate is lowered."""

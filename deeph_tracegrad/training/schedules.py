@@ -42,9 +42,12 @@ class Schedule:
         warmup = self._settings.warmup_epochs
         if progress < warmup:
             return self._learning_rate * self._plateau.scale * progress / warmup
+        lowest = min(self._settings.min_learning_rate, self._learning_rate)
+        if self._settings.kind == "steps":
+            steps = max(0, math.floor((progress - self._settings.first_step) / self._settings.step_interval) + 1)
+            return max(lowest, self._learning_rate * self._settings.factor**steps)
         if self._settings.kind != "cosine":
             return self._learning_rate * self._plateau.scale
-        lowest = min(self._settings.min_learning_rate, self._learning_rate)
         done = min(1.0, (progress - warmup) / max(self._epochs - warmup, 1e-9))
         return lowest + (self._learning_rate - lowest) * 0.5 * (1.0 + math.cos(math.pi * done))
 
