@@ -165,7 +165,9 @@ def bands(
         Path | None,
         typer.Option(help="Reference to draw and measure against: a folder, an openmx.Band or an ABACUS BANDS_1.dat."),
     ] = None,
-    density: Annotated[float, typer.Option(min=1.0, help="k-points for each 1/Å of path (without 2π).")] = 200.0,
+    density: Annotated[
+        float, typer.Option(min=1.0, max=1e5, help="k-points for each 1/Å of path (without 2π).")
+    ] = 200.0,
     fermi: Annotated[
         float | None, typer.Option("--fermi", help="Fermi level in eV; by default from the electron count.")
     ] = None,
@@ -189,12 +191,16 @@ def main() -> None:
         app()
     except TracegradError as error:
         _fail(f"error: {error}", EXIT_ERROR)
+    except OSError as error:  # of the machine, not of the program: no space, no permission, a quota
+        _fail(f"error: {error.filename or 'reading or writing failed'}: {error.strerror or error}", EXIT_ERROR)
     except Exception as error:  # noqa: BLE001  the last place that can turn a crash into a message
         log = Path("error.log").resolve()
-        log.write_text(traceback.format_exc(), encoding="utf-8")
-        _fail(
-            f"internal error: {type(error).__name__}: {error}\nThe traceback is in {log}; please report it.", EXIT_CRASH
-        )
+        try:
+            log.write_text(traceback.format_exc(), encoding="utf-8")
+            where = f"The traceback is in {log}; please report it."
+        except OSError:
+            where = f"Please report it, with this traceback:\n{traceback.format_exc()}"
+        _fail(f"internal error: {type(error).__name__}: {error}\n{where}", EXIT_CRASH)
 
 
 def _fail(message: str, code: int) -> None:

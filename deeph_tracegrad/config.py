@@ -4,6 +4,7 @@ The docstring under each field is what a user reads in the annotated files of `c
 """
 
 import json
+import re
 import textwrap
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -11,21 +12,42 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
+from pydantic_core import PydanticCustomError
 
 from deeph_tracegrad.errors import ConfigError
+
+
+def _irreps(text: str) -> str:
+    if not re.fullmatch(r"\s*\d+x\d+[eo](\s*\+\s*\d+x\d+[eo])*\s*", text):
+        raise PydanticCustomError("irreps", "input should be a list of irreps such as '64x0e+32x1o+16x2e'")
+    return text
+
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
 FilePath = Annotated[Path, Field(strict=False)]
-Irreps = Annotated[str, Field(pattern=r"^\s*\d+x\d+[eo](\s*\+\s*\d+x\d+[eo])*\s*$")]
+Irreps = Annotated[str, AfterValidator(_irreps)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+GridSize = Annotated[int, Field(ge=2)]
 Betas = Annotated[tuple[BelowOne, BelowOne], Field(strict=False)]
 
 
 class Section(BaseModel):
     """A table of the TOML file: immutable, no unknown keys, no silent conversion."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class DataSettings(Section):
@@ -45,7 +67,7 @@ class DataSettings(Section):
     test: Fraction | list[str] = 0.1
     """Samples kept aside for `deeph-tracegrad evaluate`."""
 
-    split_seed: int = 0
+    split_seed: Seed = 0
     """Seed of the division by fractions."""
 
     max_edges: PositiveInt = 4000
@@ -88,7 +110,7 @@ class ModelSettings(Section):
     node_channels: PositiveInt = 64
     """Scalars that each element is embedded into."""
 
-    edge_channels: PositiveInt = 64
+    edge_channels: GridSize = 64
     """Gaussians that each bond length is embedded into."""
 
     harmonics_degree: Annotated[int, Field(ge=0)] = 4
@@ -97,7 +119,7 @@ class ModelSettings(Section):
     cutoff_radius: PositiveFloat = 7.2
     """End of the radial grid in Å. Not a cutoff: the edges are the blocks of H."""
 
-    radial_basis: PositiveInt = 128
+    radial_basis: GridSize = 128
     """Gaussians on the radial grid."""
 
     hermitian: bool = True
@@ -183,7 +205,7 @@ class TrainingSettings(Section):
     validation_interval: PositiveInt = 1
     """Epochs between two validations; each gives a line of the log and of metrics.csv, and last.pt."""
 
-    seed: int = 42
+    seed: Seed = 42
     """Seed of the initial weights and of the order of the samples."""
 
     dtype: Literal["float32", "float64"] = "float32"

@@ -1,8 +1,11 @@
 """Which device a command computes on."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
-from deeph_tracegrad.errors import ConfigError
+from deeph_tracegrad.errors import ConfigError, DeviceError
 from deeph_tracegrad.parallel import world
 
 
@@ -26,6 +29,22 @@ def select_device(name: str) -> torch.device:
     if name == "cuda" or name.startswith("cuda:"):
         raise ConfigError(f"device {name}: torch {torch.__version__} sees {count} CUDA devices here; use auto or cpu")
     raise ConfigError(f"device {name}: expected cpu, cuda, cuda:N or auto")
+
+
+@contextmanager
+def enough_memory(advice: str) -> Iterator[None]:
+    """Where memory does not suffice, say what to do.
+
+    Raises:
+        DeviceError: torch could not allocate what the block needs.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        # for a CPU torch has no class of its own
+        if not (isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)):
+            raise
+        raise DeviceError(f"the memory of the device does not suffice; {advice}") from error
 
 
 def device_name(device: torch.device) -> str:

@@ -24,6 +24,10 @@ class ReadError(TracegradError):
         return type(self), (self.path, self.reason)
 
 
+class WriteError(TracegradError):
+    """A file or folder that could not be written."""
+
+
 class ConfigError(TracegradError):
     """A configuration that names an unknown key or holds a value of the wrong kind."""
 
@@ -34,6 +38,10 @@ class MismatchError(TracegradError):
 
 class TrainingError(TracegradError):
     """A training that cannot go on."""
+
+
+class DeviceError(TracegradError):
+    """A device whose memory does not suffice."""
 
 
 class SolverError(TracegradError):

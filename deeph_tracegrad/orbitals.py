@@ -109,6 +109,14 @@ class ElementBasis:
             if degree in self.shells
         )
 
+    def difference(self, other: "ElementBasis") -> tuple[str, str, str] | None:
+        """What tells two bases of one element apart, this one's and the other's: shells, or labels if both have one."""
+        if self.shells != other.shells:
+            return "shells", self.name, other.name
+        if self.label and other.label and self.label != other.label:
+            return "basis", self.label, other.label
+        return None
+
     def order(self, source: OrbitalConvention, target: OrbitalConvention) -> OrbitalOrder:
         """How an atom's orbitals in the convention `target` follow from those in `source`."""
         index, sign = [], []
@@ -165,12 +173,11 @@ class Basis(Mapping[str, ElementBasis]):
         """This basis with the elements that only `other` has appended.
 
         Raises:
-            MismatchError: one element has different shells in the two.
+            MismatchError: one element has different bases in the two.
         """
         for element in set(self) & set(other):
-            if self[element].shells != other[element].shells:
-                raise MismatchError(
-                    f"{element} has the shells {self[element].name} in one and {other[element].name} in the other"
-                )
-        new = {element: other[element] for element in other if element not in self.elements}
-        return Basis.of({**self, **new})
+            if difference := self[element].difference(other[element]):
+                what, one, two = difference
+                raise MismatchError(f"{element} has the {what} {one} in one and {two} in the other")
+        labelled = {element: basis for element, basis in self.items() if basis.label}
+        return Basis.of({**self, **other, **labelled})

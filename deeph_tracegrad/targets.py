@@ -212,12 +212,14 @@ class TargetLayout(torch.nn.Module):
         key = (like.device, like.dtype)
         if key not in self._tables:
             number = like.dtype.to_complex() if self._spinor else like.dtype
-            self._tables[key] = [
-                group._replace(
-                    coupling=group.coupling.to(like.device, number), weights=group.weights.to(like.device, like.dtype)
-                )
-                for group in self._groups
-            ]
+            with torch.inference_mode(mode=False):  # a network that first predicts may be trained later
+                self._tables[key] = [
+                    group._replace(
+                        coupling=group.coupling.to(like.device, number),
+                        weights=group.weights.to(like.device, like.dtype),
+                    )
+                    for group in self._groups
+                ]
         return self._tables[key]
 
     def _grouped(self) -> list[_Group]:

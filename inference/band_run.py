@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from deeph_tracegrad.atomic import check_writable
 from deeph_tracegrad.console import say, warn
 from deeph_tracegrad.errors import ConfigError, MismatchError
 from deeph_tracegrad.inference.bands import BandOptions, BandStructure, band_difference, compute_bands
@@ -66,6 +67,9 @@ def run_bands(
         TracegradError: something cannot be read, solved or compared.
     """
     started = time.monotonic()
+    files = [out.with_name(out.name + suffix) for suffix in (".h5", ".png")]
+    for file in files:
+        check_writable(file)
     material = read_material(folder)
     say(_headline(material))
     reference = None
@@ -76,7 +80,6 @@ def run_bands(
     else:
         bands, reference = _beside_folder(material, options, compare, read_material(compare))
 
-    files = [out.with_name(out.name + suffix) for suffix in (".h5", ".png")]
     if world().is_main:
         write_bands(files[0], bands)
         names = (_name(folder, compare), _name(compare, folder) if compare is not None else "")
@@ -93,15 +96,30 @@ def _beside_file(
     """Our bands at the k-points of a file, and the file's own."""
     if options.kpath != "auto":
         raise ConfigError(f"{file} brings its own k-points, so --kpath cannot be given with it")
+    _check_belongs(printed, material, file)
     labels = [segment.labels for segment in getattr(printed, "segments", ())]
     path, source = path_through(printed.k, material.structure, labels)
     bands = compute_bands(material, path, options)
     energies = printed.energies[:, source]
-    if len(energies) != len(bands.energies):
-        raise MismatchError(f"{file} has {len(energies)} spin channels, the run has {len(bands.energies)}")
     level = getattr(printed, "fermi_level", None)
     fermi = bands.fermi if level is None else FermiLevel(level, file.name)
     return bands, BandStructure(path, energies, np.full(energies.shape, np.nan), 0, fermi, bands.spin)
+
+
+def _check_belongs(printed: PrintedBands, material: Material, file: Path) -> None:
+    """A file of bands of this cell, in this basis."""
+    channels, _, count = printed.energies.shape
+    if channels != material.spin.channels:
+        raise MismatchError(f"{file} has {channels} spin channels, the run has {material.spin.channels}")
+    available = material.num_orbitals * material.spin.components
+    if count > available:
+        raise MismatchError(f"{file} has {count} bands, the run only {available}: it is of another run")
+    theirs, ours = getattr(printed, "reciprocal", None), material.structure.lattice.reciprocal_lattice.matrix
+    if theirs is not None and not np.allclose(theirs @ theirs.T, ours @ ours.T, atol=1e-2 * np.max(ours @ ours.T)):
+        raise MismatchError(
+            f"{file} has the reciprocal vectors {theirs.round(4).tolist()}, the run {ours.round(4).tolist()} (1/Å): "
+            "it is of another cell"
+        )
 
 
 def _beside_folder(
@@ -151,11 +169,14 @@ def describe_gap(bands: BandStructure) -> str:
     fermi = bands.fermi
     if fermi.is_metal or fermi.valence_top is None or fermi.conduction_bottom is None:
         return "none: a metal or semimetal"
+    if np.isinf(fermi.gap):
+        return "unknown: no band was computed on one side of the Fermi level"
+    scope = "" if fermi.whole_zone else "; of the states on this path alone"
     top, bottom = bands.k_of(fermi.valence_top), bands.k_of(fermi.conduction_bottom)
     names = ["off the path" if number is None else bands.path.name(number) for number in (top, bottom)]
     if top is not None and bottom is not None and np.allclose(bands.path.k[top], bands.path.k[bottom]):
-        return f"{fermi.gap:.4f} eV, direct, {names[0]}"
-    return f"{fermi.gap:.4f} eV, indirect, valence top {names[0]}, conduction bottom {names[1]}"
+        return f"{fermi.gap:.4f} eV, direct, {names[0]}{scope}"
+    return f"{fermi.gap:.4f} eV, indirect, valence top {names[0]}, conduction bottom {names[1]}{scope}"
 
 
 def _report_differences(bands: BandStructure, reference: BandStructure, options: BandOptions) -> None:
@@ -181,7 +202,8 @@ def _headline(material: Material) -> str:
 
 
 def _formula(material: Material) -> str:
-    return material.structure.composition.reduced_formula
+    composition = material.structure.composition
+    return str(composition.elements[0]) if composition.is_element else composition.reduced_formula  # H, not H2
 
 
 def _name(path: Path, other: Path | None) -> str:

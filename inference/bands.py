@@ -41,8 +41,10 @@ class BandOptions:
     def __post_init__(self) -> None:
         if self.window is not None and self.num_bands is not None:
             raise ConfigError("--window and --num-bands each say which bands are wanted; give one of them")
-        if self.window is not None and not self.window[0] < self.window[1]:
+        if self.window is not None and not -np.inf < self.window[0] < self.window[1] < np.inf:
             raise ConfigError(f"the window {self.window[0]:g} {self.window[1]:g} is empty; give LO HI with LO below HI")
+        if self.fermi_level is not None and not np.isfinite(self.fermi_level):
+            raise ConfigError(f"the Fermi level {self.fermi_level} is not a number of eV")
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +93,13 @@ def compute_bands(material: Material, path: KPath, options: BandOptions) -> Band
     Raises:
         SolverError: the eigenproblem or the Fermi level has no solution, or no band lies in the window.
     """
+    try:
+        return _computed(material, path, options)
+    except SolverError as error:
+        raise SolverError(f"{material.provenance.get('source', 'the input')}: {error}") from error
+
+
+def _computed(material: Material, path: KPath, options: BandOptions) -> BandStructure:
     operators = bloch_operators(material)
     if options.fermi_level is None:
         fermi = find_fermi_level(material, operators)

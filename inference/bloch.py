@@ -147,8 +147,7 @@ def bloch_operators(material: Material) -> BlochOperators:
     """
     if not material.hamiltonian or material.overlap is None:
         missing = "overlap S(R)" if material.hamiltonian else "Hamiltonian H(R)"
-        source = material.provenance.get("source", "the input")
-        raise SolverError(f"{source}: there is no {missing}; bands need both H(R) and S(R)")
+        raise SolverError(f"there is no {missing}; bands need both H(R) and S(R)")
     matrices = (*material.hamiltonian, material.overlap)
     pattern = BlochPattern.of([matrix.pairs for matrix in matrices], material.hamiltonian[0].sizes)
     channels = tuple(SparseOperator.of(matrix, pattern) for matrix in material.hamiltonian)

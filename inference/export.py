@@ -56,6 +56,7 @@ def write_bands(path: Path, bands: BandStructure) -> None:
         "first_band": bands.first_band,
         "band_edges_eV": edges,
         "fermi_source": fermi.source,
+        "fermi_of_whole_zone": fermi.whole_zone,
         "spin_mode": str(bands.spin),
         "provenance": json.dumps(dict(bands.provenance), default=str),
     }
@@ -96,7 +97,7 @@ def _from_datasets(file: h5py.File) -> BandStructure:
         (file["band_data"][()] + level).reshape(shape).transpose(0, 2, 1),
         file["band_residuals_eV"][()].reshape(shape).transpose(0, 2, 1),
         int(file["first_band"][()]),
-        FermiLevel(level, file["fermi_source"][()].decode(), top, bottom),
+        FermiLevel(level, file["fermi_source"][()].decode(), top, bottom, bool(file["fermi_of_whole_zone"][()])),
         SpinMode(file["spin_mode"][()].decode()),
         json.loads(file["provenance"][()]),
     )

@@ -31,17 +31,19 @@ class FermiLevel:
     """The Fermi level and the band edges at it.
 
     level: eV; the middle of the gap of an insulator. source: how it was found, for the user.
-    valence_top, conduction_bottom: eV; None in a metal, or where no states were computed on that side.
+    valence_top, conduction_bottom: eV; None in a metal, infinite where no states were computed on that side.
+    whole_zone: whether the states of the whole zone were looked at, or only those along a path.
     """
 
     level: float
     source: str
     valence_top: float | None = None
     conduction_bottom: float | None = None
+    whole_zone: bool = False
 
     @property
     def gap(self) -> float:
-        """Band gap in eV; 0 in a metal."""
+        """Band gap in eV; 0 in a metal, infinite where one of its edges was not computed."""
         if self.valence_top is None or self.conduction_bottom is None:
             return 0.0
         return max(self.conduction_bottom - self.valence_top, 0.0)
@@ -100,9 +102,9 @@ def fermi_level_of_mesh(
     highest = int(np.searchsorted(filled, electrons - 1e-6))
     if highest + 1 < len(order) and abs(filled[highest] - electrons) < 1e-6:
         level = float(energies.ravel()[order[highest : highest + 2]].mean())
-        valence_top, conduction_bottom = band_edges(energies, level)
-        if valence_top is not None and conduction_bottom is not None and conduction_bottom - valence_top >= ZERO_GAP:
-            return FermiLevel(level, "", valence_top, conduction_bottom)
+        edges = band_edges(energies, level)
+        if edges is not None and edges[1] - edges[0] >= ZERO_GAP:
+            return FermiLevel(level, "", *edges)
     return FermiLevel(chemical_potential(energies, weights, electrons, occupation, electrons_per_state), "")
 
 
@@ -126,8 +128,9 @@ def find_fermi_level(material: Material, operators: BlochOperators, temperature:
                 found = FermiLevel((top + bottom) / 2, "", top, bottom)
             else:
                 found = FermiLevel(chemical_potential(*states), "")
-        mesh = "x".join(map(str, divisions))
-        return replace(found, source=f"{material.electrons:g} electrons, k-mesh {mesh}, {temperature:g} K")
+        how = f"{material.electrons:g} electrons, k-mesh {'x'.join(map(str, divisions))}"
+        how = f"{how}, {temperature:g} K" if found.is_metal else f"middle of the gap; {how}"
+        return replace(found, source=how, whole_zone=True)
     if material.fermi_level is not None:
         reason = "no electron count" if material.electrons is None else f"{operators.num_orbitals:,} orbitals"
         return FermiLevel(material.fermi_level, f"the source's own ({reason})")
@@ -143,12 +146,13 @@ def with_band_edges(fermi: FermiLevel, energies: np.ndarray) -> FermiLevel:
     """The Fermi level with the band edges that more states show, such as those along a path.
 
     energies: (s, K, n) eV with one band a column; NaN where a state was not computed.
-    A level in the middle of a gap follows the edges; one from elsewhere stays where it is.
+    A level in the middle of a gap follows the edges; one from elsewhere stays where it is. What is a metal in the whole
+    zone is one, even if no band crosses the level along the path.
     """
-    top, bottom = band_edges(energies, fermi.level)
-    if top is None or bottom is None:
+    edges = band_edges(energies, fermi.level)
+    if edges is None or (fermi.whole_zone and fermi.is_metal):
         return replace(fermi, valence_top=None, conduction_bottom=None)
     if fermi.valence_top is None or fermi.conduction_bottom is None:
-        return replace(fermi, valence_top=top, conduction_bottom=bottom)
-    top, bottom = max(top, fermi.valence_top), min(bottom, fermi.conduction_bottom)
+        return replace(fermi, valence_top=edges[0], conduction_bottom=edges[1])
+    top, bottom = max(edges[0], fermi.valence_top), min(edges[1], fermi.conduction_bottom)
     return replace(fermi, level=(top + bottom) / 2, valence_top=top, conduction_bottom=bottom)

@@ -9,8 +9,8 @@ from deeph_tracegrad.inference.bloch import BlochOperators
 from deeph_tracegrad.inference.kpoints import over_k_points
 from deeph_tracegrad.inference.solvers.dense import dense_energies
 
-SEARCH_STEPS = 40
-FINEST_STEP = 1 / 512  # of the mesh's spacing
+SEARCH_STEPS = 60
+FINEST_STEP = 1 / 4096  # of the mesh's spacing; the tips of graphene's cones are then 0.2 meV apart
 
 
 def mesh_energies(operators: BlochOperators, k_points: np.ndarray) -> np.ndarray:
@@ -23,8 +23,10 @@ def mesh_energies(operators: BlochOperators, k_points: np.ndarray) -> np.ndarray
     return np.array(over_k_points(solve, k_points, operators.num_orbitals, "Fermi level")).swapaxes(0, 1)
 
 
-def band_edges(energies: np.ndarray, level: float) -> tuple[float | None, float | None]:
-    """Top of the bands below a level and bottom of those above, eV; (None, None) where a band crosses it.
+def band_edges(energies: np.ndarray, level: float) -> tuple[float, float] | None:
+    """Top of the bands below a level and bottom of those above, eV; None where a band crosses it.
+
+    Where no band was computed below, the top is -inf, and where none was above, the bottom is inf.
 
     energies: (..., K, n) with one band a column; NaN where a state was not computed.
     """
@@ -32,9 +34,8 @@ def band_edges(energies: np.ndarray, level: float) -> tuple[float | None, float 
     bands = bands[~np.isnan(bands).all(axis=1)]
     top, bottom = np.nanmax(bands, axis=1), np.nanmin(bands, axis=1)
     if ((bottom < level) & (top > level)).any():
-        return None, None
-    below, above = top[top <= level], bottom[top > level]
-    return (float(below.max()) if len(below) else None), (float(above.min()) if len(above) else None)
+        return None
+    return float(top[top <= level].max(initial=-np.inf)), float(bottom[top > level].min(initial=np.inf))
 
 
 def search_band_edges(
@@ -55,16 +56,16 @@ def search_band_edges(
 
     def edges(states: np.ndarray) -> np.ndarray:
         """(2, K): minus the top, and the bottom, so that both are sought as minima."""
-        top = np.max([channel[:, count - 1] for channel, count in zip(states, filled, strict=True) if count], axis=0)
-        bottom = np.min([channel[:, count] for channel, count in zip(states, filled, strict=True)], axis=0)
-        return np.stack([-top, bottom])
+        tops = [channel[:, count - 1] for channel, count in zip(states, filled, strict=True) if count]
+        bottoms = [channel[:, count] for channel, count in zip(states, filled, strict=True) if count < states.shape[2]]
+        return np.stack([-np.max(tops, axis=0), np.min(bottoms, axis=0)])
 
     on_mesh = edges(energies)
     best, place = on_mesh.min(axis=1), k_points[on_mesh.argmin(axis=1)]
     step = np.full(2, 0.5)
     axes = np.eye(3)[np.array(divisions) > 1] / np.array(divisions)
     compass = np.concatenate([axes, -axes])
-    for _ in range(SEARCH_STEPS):
+    for _ in range(SEARCH_STEPS if len(compass) else 0):  # the levels of a molecule have no k
         if step.max() < FINEST_STEP:
             break
         around = place[:, None] + step[:, None, None] * compass

@@ -23,6 +23,8 @@ from deeph_tracegrad.units import OPENMX_BOHR_ANGSTROM
 GAMMA = {"G", "g", "GAMMA", "Gamma", "gamma", r"\Gamma", "Γ"}
 EXAMPLE = "'G 0 0 0, K 1/3 1/3 0, M 1/2 0 0' with '|' in place of ',' for a break"
 
+LARGEST_COORDINATE = 1000.0  # beyond, a path would have more points than anyone wants
+
 Corner = tuple[str, np.ndarray]
 
 
@@ -121,7 +123,7 @@ def parse_corners(text: str) -> list[list[Corner]]:
     parts = [[corner.split() for corner in part.split(",")] for part in text.split("|")]
     try:
         corners = [[(_label(words[0]), _vector(words[1:])) for words in part] for part in parts]
-    except (ValueError, IndexError, ZeroDivisionError):
+    except (ValueError, IndexError, ArithmeticError):
         raise ConfigError(
             f"the k-path {text!r} is neither 'auto', nor a file that exists, nor corners as in {EXAMPLE}"
         ) from None
@@ -150,7 +152,7 @@ def read_path(path: Path, lattice: Lattice, density: float) -> KPath:
             return _from_segments([line for line in lines if line], lattice, np.eye(3))
         parts = re.split(r"\n\s*\n", "\n".join(lines).strip())
         return path_between(parse_corners("|".join(",".join(part.split("\n")) for part in parts)), lattice, density)
-    except (ValueError, IndexError, ZeroDivisionError, np.linalg.LinAlgError, ConfigError):
+    except (ValueError, IndexError, ArithmeticError, np.linalg.LinAlgError, ConfigError):
         raise ReadError(
             path,
             "holds no k-path. Expected an OpenMX input with a block <Band.kpath, lines "
@@ -238,9 +240,10 @@ def _block(lines: list[str], name: str) -> list[str] | None:
 
 
 def _vector(words: Sequence[str]) -> np.ndarray:
-    if len(words) != 3:
+    vector = np.array([float(Fraction(word)) for word in words])
+    if vector.shape != (3,) or (abs(vector) > LARGEST_COORDINATE).any():
         raise ValueError(words)
-    return np.array([float(Fraction(word)) for word in words])
+    return vector
 
 
 def _label(word: str) -> str:

@@ -54,7 +54,7 @@ def plot_bands(
     axes.axhline(0.0, color="0.3", linewidth=0.7, linestyle=":", zorder=1)
     axes.set_ylim(low, high)
     axes.set_ylabel(r"$E - E_\mathrm{F}$ (eV)")
-    gap = "" if bands.fermi.is_metal else f"gap {bands.fermi.gap:.3f} eV"
+    gap = "" if bands.fermi.is_metal or np.isinf(bands.fermi.gap) else f"gap {bands.fermi.gap:.3f} eV"
     axes.set_title("   ".join(part for part in (title, gap) if part), fontsize=11)
     _mark_edges(axes, bands)
     _legend(axes, bands, reference, names)
@@ -65,11 +65,10 @@ def plot_bands(
 def _range(bands: BandStructure) -> tuple[float, float]:
     """The default range, or less where few bands were computed."""
     relative = bands.energies - bands.fermi.level
-    margin = 0.05 * float(np.nanmax(relative) - np.nanmin(relative))
-    return (
-        max(DEFAULT_RANGE[0], float(np.nanmin(relative)) - margin),
-        min(DEFAULT_RANGE[1], float(np.nanmax(relative)) + margin),
-    )
+    lowest, highest = float(np.nanmin(relative)), float(np.nanmax(relative))
+    margin = max(0.05 * (highest - lowest), 0.1)
+    low, high = max(DEFAULT_RANGE[0], lowest - margin), min(DEFAULT_RANGE[1], highest + margin)
+    return (low, high) if low < high else (lowest - margin, highest + margin)  # all bands far from the Fermi level
 
 
 def _draw(axes: Axes, bands: BandStructure, level: float, colours: tuple[str, str], **style: Any) -> None:

@@ -12,7 +12,7 @@ import torch
 from deeph_tracegrad.console import out as terminal
 from deeph_tracegrad.console import say, warn
 from deeph_tracegrad.deeph_format import PREDICTION, write_deeph
-from deeph_tracegrad.devices import device_name, select_device
+from deeph_tracegrad.devices import device_name, enough_memory, select_device
 from deeph_tracegrad.edges import edge_pairs
 from deeph_tracegrad.errors import MismatchError, ReadError, TracegradError
 from deeph_tracegrad.graph import build_graph
@@ -61,6 +61,7 @@ def predict(
     Raises:
         ReadError: the checkpoint cannot be read.
         ConfigError: there is no such device.
+        WriteError: a prediction cannot be written; those before it stay.
     """
     trained = load_checkpoint(checkpoint)
     target = select_device(device)
@@ -74,11 +75,11 @@ def predict(
             start = time.perf_counter()
             predicted = predict_material(material, trained, network)
             seconds = time.perf_counter() - start
-            write_deeph(predicted, destination, hamiltonian_name=PREDICTION)
         except TracegradError as error:
             failures.append(Failure(run.path, str(error).removeprefix(f"{run.path}: ")))
             warn(f"skipped {run.path}: {failures[-1].reason}")
             continue
+        write_deeph(predicted, destination, hamiltonian_name=PREDICTION)
         line = f"{run.label}: {len(material.elements)} atoms, {len(predicted.hamiltonian[0])} blocks, {seconds:.2f} s"
         terminal.print("; ".join([line, *_comparison(material, predicted), str(destination)]), markup=False)
     return [failure for found in world().gather(failures) for failure in found]
@@ -89,10 +90,11 @@ def predict_material(material: Material, trained: Checkpoint, network: Hamiltoni
 
     Its blocks are on the atom pairs of the overlap, and on those that H reached in the training data.
 
-    Its Fermi level is left out: it belongs to another Hamiltonian.
+    Fermi level, convergence and hermiticity are left out: they belong to another Hamiltonian.
 
     Raises:
         MismatchError: the material has no overlap, or the network is not for its elements, basis or spin.
+        DeviceError: it needs more memory than there is.
     """
     if material.overlap is None:
         raise MismatchError("it holds no overlap, which prediction needs for its atom pairs and the bands")
@@ -101,17 +103,18 @@ def predict_material(material: Material, trained: Checkpoint, network: Hamiltoni
     trained.require_fit(material.basis, trained.spin if spinless else material.spin, material.elements)
     unlabelled = material.with_hamiltonian(())
     graph = build_graph(unlabelled, edge_pairs(unlabelled, trained.reach), trained.basis)
-    device = next(network.parameters()).device
-    with torch.inference_mode():
-        coefficients = network(graph.to(device)).coefficients
+    graph = graph.to(next(network.parameters()).device)
+    with torch.inference_mode(), enough_memory(f"{graph.num_edges} edges at once need a device with more"):
+        coefficients = network(graph).coefficients
         hamiltonian = network.layout.blocks(coefficients, graph)
     return replace(
         material,
         spin=trained.spin,
         hamiltonian=hamiltonian,
         fermi_level=None,
+        converged=None,
         provenance={
-            **material.provenance,
+            **{key: value for key, value in material.provenance.items() if key != "hermiticity_violation"},
             "predicted by": str(trained.path),
             "trained on": f"dataset {trained.fingerprint}",
         },

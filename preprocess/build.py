@@ -5,8 +5,9 @@ import multiprocessing
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -16,7 +17,7 @@ from typing import Any
 from deeph_tracegrad.console import progress, say, warn
 from deeph_tracegrad.dataset import INDEX, IndexEntry, basis_from_json, index_content, write_index
 from deeph_tracegrad.edges import Reach, longest_edges, merged_reach
-from deeph_tracegrad.errors import MismatchError, ReadError, TracegradError
+from deeph_tracegrad.errors import MismatchError, ReadError, TracegradError, WriteError
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.orbitals import Basis, SpinMode
 from deeph_tracegrad.parallel import world
@@ -57,12 +58,17 @@ class _Task:
 
 @dataclass(frozen=True)
 class _Union:
-    """What all samples have in common, and their reach. source: a run that has it, for messages."""
+    """What all samples have in common, and their reach. sources: a run with each element, for messages."""
 
     basis: Basis
     spin: SpinMode
     reach: Reach
-    source: str
+    sources: Mapping[str, str]
+
+    @classmethod
+    def of(cls, basis: Basis, spin: SpinMode, reach: Reach, source: str) -> "_Union":
+        """That of one run, whose path is `source`."""
+        return cls(basis, spin, reach, dict.fromkeys(basis, source))
 
     def index(self, entries: Sequence[IndexEntry]) -> dict[str, Any]:
         """The index of samples that have this in common."""
@@ -76,13 +82,20 @@ class _Union:
         """
         if earlier is None:
             return self
-        try:
-            if earlier.spin != self.spin:
-                raise MismatchError(f"spin is {earlier.spin} in one and {self.spin} in the other")  # noqa: TRY301
-            basis = earlier.basis.merged(self.basis)
-            return _Union(basis, self.spin, merged_reach(earlier.reach, self.reach), earlier.source)
-        except MismatchError as error:
-            raise MismatchError(f"{earlier.source} and {self.source} cannot share a dataset: {error}") from error
+        if earlier.spin != self.spin:
+            one, other = (next(iter(union.sources.values())) for union in (earlier, self))
+            raise _misfit(one, other, f"spin is {earlier.spin} in one and {self.spin} in the other")
+        for element in self.basis.keys() & earlier.basis.keys():
+            if difference := earlier.basis[element].difference(self.basis[element]):
+                what, one, two = difference
+                reason = f"{element} has the {what} {one} in one and {two} in the other"
+                raise _misfit(earlier.sources[element], self.sources[element], reason)
+        reach = merged_reach(earlier.reach, self.reach)
+        return _Union(earlier.basis.merged(self.basis), self.spin, reach, {**self.sources, **earlier.sources})
+
+
+def _misfit(one: str, other: str, reason: str) -> MismatchError:
+    return MismatchError(f"{one} and {other} cannot share a dataset: {reason}")
 
 
 @dataclass(frozen=True)
@@ -112,8 +125,8 @@ def build_dataset(
         MismatchError: two runs do not fit together; both are named.
     """
     start = time.perf_counter()
-    runs = find_runs(patterns)
-    kept, union = _existing(out, runs)
+    # found once: a rank that looked later would see what the first has written since, and share the work differently
+    runs, kept, union = world().broadcast(_found(patterns, out) if world().is_main else None)
     known = {entry.source for entry in kept}
     todo = [run for run in runs if _source(run) not in known]
     say(f"{len(runs)} runs found, {len(runs) - len(todo)} of them in {out} already")
@@ -143,6 +156,12 @@ def build_dataset(
     return BuildReport(len(entries) - len(kept), len(kept), tuple(failures))
 
 
+def _found(patterns: Sequence[str], out: Path) -> tuple[list[Run], list[IndexEntry], _Union | None]:
+    """The runs, the samples that `out` has already, and what these have in common."""
+    runs = find_runs(patterns)
+    return runs, *_existing(out, runs)
+
+
 def _joined(union: _Union | None, parts: Sequence[_Part], out: Path) -> _Union | None:
     """What all samples have in common; where they do not fit together, the new shards go."""
     try:
@@ -158,23 +177,26 @@ def _joined(union: _Union | None, parts: Sequence[_Part], out: Path) -> _Union |
 
 def _existing(out: Path, runs: Sequence[Run]) -> tuple[list[IndexEntry], _Union | None]:
     """The samples in the shards of `out`, also of an interrupted command, without those whose run changed since."""
-    if out.exists() and (not out.is_dir() or {child.name for child in out.iterdir()} - {INDEX, "shards"}):
+    if out.exists() and (not out.is_dir() or {child.name for child in out.glob("[!.]*")} - {INDEX, "shards"}):
         raise ReadError(out, "exists and is no dataset; give another --out")
     modified = {_source(run): _modified(run) for run in runs}
     newest: dict[str, IndexEntry] = {}
-    union = None
-    for path in sorted(out.glob("shards/*.h5")):
+    unions: dict[str, _Union] = {}
+    for path in sorted(out.glob("shards/[!.]*.h5")):  # the files of killed commands start with a dot
         with open_shard(path) as file:
             index = json.loads(file.attrs["index"])
         source = index["samples"][0]["source"]
-        own = _Union(basis_from_json(index["basis"]), SpinMode(index["spin"]), index["reach"], source)
-        union = own.joined(union)
+        basis, spin = basis_from_json(index["basis"]), SpinMode(index["spin"])
+        unions[path.name] = _Union.of(basis, spin, index["reach"], source)
         for entry in (IndexEntry(**fields) for fields in index["samples"]):
             if entry.source not in newest or newest[entry.source].modified < entry.modified:
                 newest[entry.source] = entry
     current = [entry for entry in newest.values() if modified.get(entry.source, entry.modified) == entry.modified]
     if len(current) < len(newest):
         say(f"{len(newest) - len(current)} runs changed since they were read; they are read again")
+    union = None
+    for shard in sorted({entry.shard for entry in current}):  # what outdated shards held does not count
+        union = unions[shard].joined(union)
     return current, union
 
 
@@ -203,8 +225,14 @@ def _performed(tasks: Sequence[_Task], workers: int | None) -> Iterator[_Part]:
         yield from (part for parts in world().gather(mine) for part in parts)
     elif workers > 1:
         # spawn: a fork would copy the threads of MPI and BLAS in an unknown state
-        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-            yield from _counted(pool.map(_build_shard, tasks), len(tasks))
+        try:
+            with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+                yield from _counted(pool.map(_build_shard, tasks), len(tasks))
+        except BrokenProcessPool:
+            raise WriteError(
+                f"{tasks[0].folder}: a worker process was killed, most likely for want of memory; what is finished "
+                "stays, so run the command again with fewer --workers"
+            ) from None
     else:
         yield from _counted(map(_build_shard, tasks), len(tasks))
 
@@ -232,7 +260,7 @@ def _build_shard(task: _Task) -> _Part:
                 failures.append(Failure(run.path, str(error).removeprefix(f"{run.path}: ")))
                 continue
             reach = longest_edges(sample.elements, sample.pairs, sample.vectors)
-            union = _Union(material.basis, material.spin, reach, str(run.path)).joined(union)
+            union = _Union.of(material.basis, material.spin, reach, str(run.path)).joined(union)
             writer = writer or stack.enter_context(write_shard(shard, material.spin))
             writer.append(sample)
             entries.append(_entry(run, shard.name, len(entries), sample))

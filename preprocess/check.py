@@ -99,6 +99,9 @@ def _structure_findings(material: Material) -> Iterator[Finding]:
     structure, provenance = material.structure, material.provenance
     version = provenance.get("code_version")
     yield Finding("source", str(provenance.get("code", "unknown")) + (f" {version}" if version else ""))
+    origin = {**provenance, **provenance.get("origin", {})}
+    if "predicted by" in origin:
+        yield Finding("Hamiltonian", f"predicted by {origin['predicted by']}")
     for remark in provenance.get("remarks", ()):
         yield Finding("remark", str(remark))
     yield Finding("atoms", f"{len(structure)}, {structure.composition.formula}")

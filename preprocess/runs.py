@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from deeph_tracegrad.console import warn
 from deeph_tracegrad.errors import ReadError
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.preprocess.abacus import folder as abacus_folder
@@ -115,10 +116,17 @@ def _matches(pattern: str) -> Iterator[tuple[Path, Kind, str]]:
 
 def _runs_below(path: Path, base: Path, seen: set[Path]) -> Iterator[tuple[Path, Kind, str]]:
     """The run that a folder is, or else those in its subfolders. seen: where links must not lead again."""
-    if not path.is_dir() or path.resolve() in seen:
+    try:
+        if not path.is_dir() or path.resolve() in seen:
+            return
+        seen.add(path.resolve())
+        kind = detect(path)
+    except (ReadError, OSError) as error:
+        if path == base:
+            raise
+        reason = error.reason if isinstance(error, ReadError) else error.strerror
+        warn(f"skipped {path}: {reason}")  # such as lost+found, which must not cost the runs beside it
         return
-    seen.add(path.resolve())
-    kind = detect(path)
     if kind is not None:
         yield path, kind, path.resolve().name if path == base else path.relative_to(base).as_posix()
         return

@@ -34,6 +34,11 @@ class Irrep(NamedTuple):
         return cls(degree, parity == (-1) ** degree)
 
     @property
+    def order(self) -> tuple[int, bool]:
+        """What channels are sorted by: degree, natural parity first."""
+        return self.degree, not self.natural
+
+    @property
     def size(self) -> int:
         """Components."""
         return 2 * self.degree + 1
@@ -53,9 +58,7 @@ class Layout:
         merged: dict[Irrep, int] = {}
         for irrep, count in channels:
             merged[irrep] = merged.get(irrep, 0) + count
-        self.groups = {
-            irrep: merged[irrep] for irrep in sorted(merged, key=lambda i: (i.degree, not i.natural)) if merged[irrep]
-        }
+        self.groups = {irrep: merged[irrep] for irrep in sorted(merged, key=lambda irrep: irrep.order) if merged[irrep]}
         starts = torch.tensor([0, *self.groups.values()]).cumsum(0).tolist()
         self.starts = dict(zip(self.groups, starts, strict=False))  # first channel of each group
         self.channels = starts[-1]

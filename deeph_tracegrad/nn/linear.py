@@ -4,7 +4,6 @@ Shape letters: R rows, F features of a row, C channels, c channels of one group,
 """
 
 from collections.abc import Sequence
-from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -46,8 +45,7 @@ class IrrepLinear(nn.Module):
         }
         # in E3 the kinds enter as one-hot scalars, which its normalisation counts as inputs
         self._scales = {irrep: (rows * kinds) ** -0.5 for irrep, (rows, _) in self._shapes.items()}
-        self._ends = list(accumulate(rows * columns for rows, columns in self._shapes.values()))
-        self.weight = nn.Parameter(torch.randn(kinds, self._ends[-1] if self._ends else 0))
+        self.weight = nn.Parameter(torch.randn(kinds, sum(rows * columns for rows, columns in self._shapes.values())))
         scalars = target.groups.get(SCALAR, 0) if bias else 0
         self.bias = nn.Parameter(torch.zeros(scalars)) if scalars else None
 
@@ -59,10 +57,13 @@ class IrrepLinear(nn.Module):
         if members is None:
             result = orderwise(features, self._matrices(0), self.source, self.target)
         else:
-            result = features.new_zeros(len(features), self.target.dim)
-            for kind, rows in enumerate(members):
-                part = orderwise(features.index_select(0, rows), self._matrices(kind), self.source, self.target)
-                result = result.index_copy(0, rows, part)
+            parts = [
+                orderwise(features.index_select(0, rows), self._matrices(kind), self.source, self.target)
+                for kind, rows in enumerate(members)
+                if len(rows)
+            ]
+            result = features.new_empty(len(features), self.target.dim)
+            result = result.index_copy(0, torch.cat(list(members)), torch.cat(parts))
         if self.bias is not None:
             padding = self.target.dim - len(self.bias)
             result = result + nn.functional.pad(self.bias, (0, padding))
@@ -70,9 +71,15 @@ class IrrepLinear(nn.Module):
 
     def _matrices(self, kind: int) -> list[Tensor]:
         """The block-diagonal channel matrix, for each |m|."""
-        matrix = self.weight.new_zeros(self.source.channels, self.target.channels)
-        for (irrep, (rows, columns)), end in zip(self._shapes.items(), self._ends, strict=True):
-            block = self.weight[kind, end - rows * columns : end].view(rows, columns) * self._scales[irrep]
-            row, column = self.source.starts[irrep], self.target.starts[irrep]
-            matrix[row : row + rows, column : column + columns] = block
-        return corners(matrix, self.source, self.target)
+        parts = self.weight[kind].split([rows * columns for rows, columns in self._shapes.values()])
+        blocks = {
+            irrep: part.view(shape) * self._scales[irrep]
+            for (irrep, shape), part in zip(self._shapes.items(), parts, strict=True)
+        }
+        # an irrep of one side alone has rows or columns, but no block
+        empty = {
+            irrep: self.weight.new_empty(self.source.groups.get(irrep, 0), self.target.groups.get(irrep, 0))
+            for irrep in {*self.source.groups, *self.target.groups} - set(blocks)
+        }
+        ordered = sorted({**blocks, **empty}.items(), key=lambda item: item[0].order)
+        return corners(torch.block_diag(*(block for _, block in ordered)), self.source, self.target)

@@ -3,6 +3,7 @@
 Shape letters: N atoms, E edges, R edges with the on-site ones first, D target coefficients, T targets.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -132,9 +133,11 @@ class HamiltonianNetwork(nn.Module):
         return geometry, length
 
 
-def _rows_of(kinds: Tensor, count: int) -> list[Tensor] | None:
+def _rows_of(kinds: Tensor, count: int) -> Sequence[Tensor] | None:
     """The rows of each kind; None where there is only one."""
-    return None if count == 1 else [(kinds == kind).nonzero()[:, 0] for kind in range(count)]
+    if count == 1:
+        return None
+    return torch.argsort(kinds, stable=True).split(torch.bincount(kinds, minlength=count).tolist())
 
 
 def _canonical(output: Layout, layout: TargetLayout) -> tuple[Tensor, Tensor]:

@@ -25,7 +25,7 @@ class GraphNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(layout.channels))
         self.bias = nn.Parameter(torch.zeros(layout.groups.get(SCALAR, 0)))
         self._means = Layout((irrep, 1) for irrep in layout.groups)
-        averages = torch.zeros(layout.dim, self._means.dim)
+        averages = torch.zeros(layout.dim, self._means.dim, dtype=torch.float64)
         channel_of = torch.empty(layout.dim, dtype=torch.int64)
         for irrep, count in layout.groups.items():
             for order in range(-irrep.degree, irrep.degree + 1):

@@ -31,7 +31,7 @@ class _PathGroup(NamedTuple):
     weights: slice
     scales: slice
     paths: int
-    coefficients: Tensor  # (|m|, p)
+    coefficients: slice  # of (|m|, p)
     on_site: float  # of the path l2 = 0; zero where there is none
 
 
@@ -41,6 +41,8 @@ class EdgeFrameProduct(nn.Module):
     sources: layout of each input. copies: how many inputs of DeepH-E3 share it, their channels side by side.
     degree: largest l of Y.
     """
+
+    _table: Tensor
 
     def __init__(self, sources: Sequence[Layout], copies: Sequence[int], target: Layout, degree: int) -> None:
         super().__init__()
@@ -55,7 +57,8 @@ class EdgeFrameProduct(nn.Module):
             for irrep in target.groups
         }
         self._groups: list[list[_PathGroup]] = []
-        weights = scales = 0
+        coefficients: list[Tensor] = []
+        weights = scales = entries = 0
         for source, count in zip(sources, copies, strict=True):
             groups = []
             for first in source.groups:
@@ -67,6 +70,8 @@ class EdgeFrameProduct(nn.Module):
                     size = len(degrees) * rows * columns
                     scale_size = len(degrees) * count * columns
                     norm = (last.size / (paths_into[last] * rows / count)) ** 0.5
+                    coefficients.append((norm * _coefficients(first, last, degrees)).flatten())
+                    entries_end = entries + len(coefficients[-1])
                     groups.append(
                         _PathGroup(
                             first,
@@ -74,12 +79,13 @@ class EdgeFrameProduct(nn.Module):
                             slice(weights, weights + size),
                             slice(scales, scales + scale_size),
                             len(degrees),
-                            norm * _coefficients(first, last, degrees),
+                            slice(entries, entries_end),
                             norm * first.size**-0.5 if degrees[0] == 0 else 0.0,
                         )
                     )
-                    weights, scales = weights + size, scales + scale_size
+                    weights, scales, entries = weights + size, scales + scale_size, entries_end
             self._groups.append(groups)
+        self.register_buffer("_table", torch.cat(coefficients), persistent=False)
         # as in DeepH-E3, W_uw = weight_uw · scale_w for each path, both of unit variance
         self.weight = nn.Parameter(torch.randn(weights))
         self.scale = nn.Parameter(torch.randn(scales))
@@ -102,7 +108,8 @@ class EdgeFrameProduct(nn.Module):
             rows, columns = source.groups[group.source], self.target.groups[group.target]
             weight = self.weight[group.weights].view(group.paths, copies, -1, columns)
             path = weight * self.scale[group.scales].view(group.paths, copies, 1, columns)
-            mixed = group.coefficients.to(path) @ path.view(group.paths, -1)
+            table = self._table[group.coefficients].view(-1, group.paths)
+            mixed = table.to(path) @ path.view(group.paths, -1)
             for order, block in enumerate(mixed.view(-1, rows, columns).unbind(0)):
                 bond_blocks[order][group.source, group.target] = block
             if group.on_site:

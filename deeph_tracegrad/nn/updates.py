@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from deeph_tracegrad.errors import ConfigError
 from deeph_tracegrad.nn.gate import Gate
 from deeph_tracegrad.nn.layout import Irrep, Layout
 from deeph_tracegrad.nn.linear import SCALAR, IrrepLinear
@@ -49,12 +50,20 @@ class EdgeConvolution(nn.Module):
     """Features of both atoms and of the edge times Y(bond), gated, scaled by functions of the length.
 
     after: its output, the wanted irreps less those that no path reaches.
+
+    Raises:
+        ConfigError: no path reaches any.
     """
 
     def __init__(self, node: Layout, edge: Layout, wanted: Layout, sizes: Sizes) -> None:
         super().__init__()
         degree = sizes.degree
         irreps = [(irrep, count) for irrep, count in wanted.groups.items() if reachable([node, edge], irrep, degree)]
+        if not irreps:
+            raise ConfigError(
+                f"no irrep of {wanted} can be made of {node} and {edge} with harmonics up to l = {degree}; "
+                "change [model] trunk or harmonics_degree"
+            )
         self.gate = Gate(Layout(irreps))
         self.after = self.gate.after
         self.product = EdgeFrameProduct([node.doubled, edge], [2, 1], self.gate.before, degree)

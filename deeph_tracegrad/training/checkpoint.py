@@ -5,6 +5,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,10 @@ class Checkpoint:
             "metrics": self.metrics,
             "training": self.training,
         }
+        # by way of memory: where the disk is full, torch raises errors that do not tell so
+        torch.save(content, file := BytesIO())
         with atomic_path(path) as temporary:
-            torch.save(content, temporary)
+            temporary.write_bytes(file.getbuffer())
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -110,10 +113,11 @@ class Checkpoint:
                 raise MismatchError(
                     f"the network knows {self.basis.describe()}, but not {element}; train it with that element too"
                 )
-            if basis[element].shells != self.basis[element].shells:
+            if difference := basis[element].difference(self.basis[element]):
+                what, found, expected = difference
                 raise MismatchError(
-                    f"{element} has the shells {basis[element].name}, but the network was trained for "
-                    f"{self.basis[element].name}; calculate with that basis"
+                    f"{element} has the {what} {found}, but the network was trained for {expected}; calculate with that "
+                    "basis"
                 )
         if spin != self.spin:
             raise MismatchError(f"spin is {spin}, but the network was trained for spin {self.spin}")
@@ -131,7 +135,7 @@ class Checkpoint:
             ("network", f"{model.blocks} blocks of {model.trunk}, {tracegrad}"),
             ("weights", f"{parameters} in {self.config.training.dtype}"),
             ("epochs", str(self.training["epoch"])),
-            *[(name.replace("_", " "), f"{value:.6g}") for name, value in self.metrics.items() if name != "epoch"],
+            *[_metric(name, value) for name, value in self.metrics.items() if name != "epoch"],
             ("dataset", f"{self.config.data.dataset}, fingerprint {self.fingerprint}; {samples}"),
             ("written with", ", ".join(f"{name} {number}" for name, number in self.versions.items())),
         ]
@@ -188,6 +192,13 @@ def _with_weights(training: dict[str, Any]) -> dict[str, Any]:
             raise ValueError("weights are not all tensors")
     int(training["epoch"])
     return training
+
+
+def _metric(name: str, value: float) -> tuple[str, str]:
+    """A metric as a user reads it."""
+    unit = {"train_loss": " eV²", "validation_loss": " eV²", "validation_mae_mev": " meV"}.get(name, "")
+    words = name.removesuffix("_mev").replace("_mae", "_MAE").replace("_", " ")
+    return words, f"{value:.6g}{unit}"
 
 
 def library_versions() -> dict[str, str]:

@@ -68,8 +68,11 @@ def joined_ranks(settings: TrainingSettings) -> Iterator[Ranks]:
     )
     try:
         yield ranks
-    finally:
+    except KeyboardInterrupt:  # on all ranks alike
         torch.distributed.destroy_process_group()
+        raise
+    # not after an error: the others would complain of a lost connection before this rank has told its reason
+    torch.distributed.destroy_process_group()
 
 
 def _store() -> TCPStore:

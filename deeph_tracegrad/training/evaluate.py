@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from rich.table import Table
 
-from deeph_tracegrad.atomic import atomic_path
+from deeph_tracegrad.atomic import atomic_path, check_writable
 from deeph_tracegrad.console import out as terminal
 from deeph_tracegrad.console import progress, say
 from deeph_tracegrad.dataset import GraphDataset
-from deeph_tracegrad.devices import select_device
+from deeph_tracegrad.devices import enough_memory, select_device
 from deeph_tracegrad.errors import MismatchError
 from deeph_tracegrad.graph import HamiltonianGraph
 from deeph_tracegrad.orbitals import SpinMode
@@ -41,14 +41,19 @@ def evaluate(checkpoint: Path, dataset: Path, out: Path | None, device: str) -> 
     Raises:
         ReadError: the checkpoint or the dataset cannot be read.
         MismatchError: they do not fit together.
+        DeviceError: a sample needs more memory than there is.
+        WriteError: the files cannot be written.
     """
+    for path in _files(out) if out is not None else ():
+        check_writable(path)
     trained = load_checkpoint(checkpoint)
     samples = GraphDataset(dataset)
     try:
         trained.require_fit(samples.basis, samples.spin, samples.basis.elements)
     except MismatchError as error:
         raise MismatchError(f"{dataset} does not fit {checkpoint}: {error}") from error
-    sums = _errors_by_part(trained, samples, select_device(device))
+    with enough_memory("take a device with more"):
+        sums = _errors_by_part(trained, samples, select_device(device))
     if not world().is_main:
         return
     details = list(sums)[-1]
@@ -78,7 +83,7 @@ def _errors_by_part(trained: Checkpoint, samples: GraphDataset, device: torch.de
         part = part_of.get(sample.label, "unused" if part_of else "all")
         parts.setdefault(part, []).append(ErrorSums.of(difference, graph, network.layout))
     gathered = world().gather({part: ErrorSums.total(sums) for part, sums in parts.items()})
-    order = ("all", "unused", "train", "validation", "test")
+    order = ("all", "train", "validation", "unused", "test")
     return {
         part: ErrorSums.total([sums[part] for sums in gathered if part in sums])
         for part in order
@@ -134,7 +139,7 @@ def _orbital_tables(errors: ErrorSums, layout: TargetLayout, part: str) -> list[
 def _write_files(sums: dict[str, ErrorSums], layout: TargetLayout, prefix: Path, title: str) -> None:
     from deeph_tracegrad.training.error_plot import draw
 
-    paths = [prefix.with_name(f"{prefix.name}{suffix}") for suffix in (".csv", ".json", ".png")]
+    paths = _files(prefix)
     with atomic_path(paths[0]) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         shells = ["shell_i", "shell_j", *(["spin"] if layout.spin is SpinMode.COLLINEAR else [])]
@@ -160,6 +165,10 @@ def _write_files(sums: dict[str, ErrorSums], layout: TargetLayout, prefix: Path,
     with atomic_path(paths[2]) as temporary:
         draw(sums[list(sums)[-1]], layout, temporary, title)
     say(f"written: {', '.join(map(str, paths))}")
+
+
+def _files(prefix: Path) -> list[Path]:
+    return [prefix.with_name(f"{prefix.name}{suffix}") for suffix in (".csv", ".json", ".png")]
 
 
 def _table(title: str, *names: str) -> Table:

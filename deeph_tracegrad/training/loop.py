@@ -13,7 +13,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from deeph_tracegrad.config import Config
 from deeph_tracegrad.dataset import GraphDataset
-from deeph_tracegrad.devices import device_name
+from deeph_tracegrad.devices import device_name, enough_memory
 from deeph_tracegrad.errors import TrainingError
 from deeph_tracegrad.graph import HamiltonianGraph
 from deeph_tracegrad.parallel import world
@@ -35,9 +35,11 @@ def train(config: Config, *, resume: bool) -> None:
         ConfigError: a device, split or network that cannot be.
         TrainingError: the run folder is taken, there is nothing to resume, or the loss is no longer finite.
         MismatchError: what is resumed is another training.
+        DeviceError: a batch needs more memory than there is.
         KeyboardInterrupt: the training was asked to stop; last.pt has its state.
     """
-    with joined_ranks(config.training) as ranks, interruption() as request:
+    advice = f"lower data.max_edges, now {config.data.max_edges}, or use more ranks or a smaller network"
+    with joined_ranks(config.training) as ranks, interruption() as request, enough_memory(advice):
         Training(config, ranks, request, resume=resume).run()
 
 

@@ -53,9 +53,9 @@ class RunFolder:
                 )
             if self.path.exists() and not (self.path / _CONFIG).is_file() and _has_content(self.path):
                 raise TrainingError(f"{self.path} exists and is no training; choose another training.run")
+            self._write(config, split, facts)
             self._log.unlink(missing_ok=True)
             self.metrics.unlink(missing_ok=True)
-            self._write(config, split, facts)
         world().barrier()
 
     def resume(
@@ -94,7 +94,6 @@ class RunFolder:
                 log.write(f"{text}\n")
 
     def _write(self, config: Config, split: dict[str, list[str]], facts: dict[str, Any]) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
         for name, text in [
             (_CONFIG, annotated_toml(config)),
             ("split.json", json.dumps(split, indent=1, ensure_ascii=False)),

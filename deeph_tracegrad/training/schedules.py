@@ -44,7 +44,7 @@ class Schedule:
             return self._learning_rate * self._plateau.scale * progress / warmup
         lowest = min(self._settings.min_learning_rate, self._learning_rate)
         if self._settings.kind == "steps":
-            steps = max(0, math.floor((progress - self._settings.first_step) / self._settings.step_interval) + 1)
+            steps = max(0, math.ceil((progress - self._settings.first_step) / self._settings.step_interval))
             return max(lowest, self._learning_rate * self._settings.factor**steps)
         if self._settings.kind != "cosine":
             return self._learning_rate * self._plateau.scale

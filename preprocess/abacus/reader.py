@@ -142,11 +142,12 @@ def _basis(sources: _Sources, geometry: Geometry) -> Basis:
             continue
         element = element_of(log.path, kind.label)
         basis = _label_basis(sources, kind.label, kind.shells, geometry.orbital_files.get(kind.label))
-        if bases.setdefault(element, basis).shells != basis.shells:
+        if bases.setdefault(element, basis) != basis:
+            one, other = (f"{found.name} ({found.label})" for found in (bases[element], basis))
             raise ReadError(
                 log.path,
-                f"{element} atoms have different shells under different labels, {bases[element].name} and "
-                f"{basis.name}, which is not supported",
+                f"{element} atoms have different orbitals under different labels, {one} and {other}, which is not "
+                "supported",
             )
     return Basis.of(bases)
 

@@ -19,13 +19,14 @@ MAX_ENERGY_HARTREE = 1e4
 class OpenMXBands:
     """Bands along a path.
 
-    k: (K, 3) fractions of the reciprocal vectors.
+    k: (K, 3) fractions of the reciprocal vectors. reciprocal: (3, 3) rows b_i, 1/Å, with the factor 2π.
     energies: (1, K, M), or (2, K, M) up and down, eV, ascending.
     fermi_level: eV.
     segments: the path; its points are the K k-points one after another, ends included twice.
     """
 
     k: np.ndarray
+    reciprocal: np.ndarray
     energies: np.ndarray
     fermi_level: float
     segments: tuple[PathSegment, ...]
@@ -45,6 +46,7 @@ def read_openmx_band(path: Path) -> OpenMXBands:
     try:
         num_bands, spin_switch = (int(word) for word in lines[0].split()[:2])
         fermi_level = float(lines[0].split()[2])
+        reciprocal = np.array(lines[1].split(), dtype=np.float64).reshape(3, 3)
         num_segments = int(lines[2])
         segment_lines, data = lines[3 : 3 + num_segments], lines[3 + num_segments :]
         values = np.array(" ".join(data).split(), dtype=np.float64)
@@ -72,6 +74,7 @@ def read_openmx_band(path: Path) -> OpenMXBands:
         raise ReadError(path, "the k-points and energies are not in order: the file is damaged")
     return OpenMXBands(
         k=k[:, 0].copy(),
+        reciprocal=reciprocal / units.OPENMX_BOHR_ANGSTROM,
         energies=energies.transpose(1, 0, 2) * units.OPENMX_HARTREE_EV,
         fermi_level=fermi_level * units.OPENMX_HARTREE_EV,
         segments=segments,

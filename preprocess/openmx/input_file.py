@@ -153,25 +153,6 @@ def parse_path_segment(words: Sequence[str], path: Path) -> PathSegment:
     return PathSegment(points, start, end, (labels[0], labels[1]))
 
 
-def read_band_path(path: Path) -> list[PathSegment]:
-    """The path in the block Band.kpath of an input file such as openmx.dat.
-
-    Raises:
-        ReadError: the file cannot be read, or has no such path.
-    """
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise ReadError(path, f"the file cannot be read: {error.strerror or error}") from error
-    source = parse_input(text, path)
-    if "band.kpath.unitcell" in source.blocks:
-        raise ReadError(path, "the band path refers to another cell (<Band.KPath.UnitCell), which is not supported")
-    segments = [parse_path_segment(row, path) for row in source.block("Band.kpath")]
-    if not segments:
-        raise ReadError(path, "the block <Band.kpath is empty")
-    return segments
-
-
 def _parse_basis(label: str, path: Path) -> ElementBasis:
     """From a label such as C6.0-s2p2d1 or Si7.0-s4>2p4>2d1, where the number after > is that of contracted orbitals."""
     stem, _, shells = label.partition("-")

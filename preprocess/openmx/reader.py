@@ -76,7 +76,7 @@ def _locate(path: Path) -> Path:
         raise ReadError(path, "there is no .scfout in this folder; run OpenMX with `HS.fileout on`")
     if len(found) > 1:
         names = ", ".join(file.name for file in found)
-        raise ReadError(path, f"there are several .scfout in this folder ({names}); name the one to read")
+        raise ReadError(path, f"there are several .scfout in this folder ({names}); leave one here")
     return found[0]
 
 

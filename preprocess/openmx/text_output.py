@@ -29,13 +29,14 @@ def scf_reached(text: str, criterion: float) -> bool | None:
     """Whether the last self-consistency loop ended below `criterion`; None where the text does not tell.
 
     OpenMX stops when the band energy Uele (Hartree) changes by less than scf.criterion from one step to the next; it
-    writes Uele of every step into NAME.out, and the change itself to standard output.
+    writes Uele of every step into NAME.out, and the change itself to standard output. The second step repeats the Uele
+    of the first.
     """
     steps = re.findall(r"SCF=\s*(\d+)\s+NormRD=\s*\S+\s+Uele=\s*(\S+)", text)
     if steps:
         last_loop = max(place for place, (step, _) in enumerate(steps) if place == 0 or step == "1")
         energies = [_number(energy) for _, energy in steps[last_loop:]]
-        return len(energies) > 1 and abs(energies[-1] - energies[-2]) < criterion
+        return len(energies) > 2 and abs(energies[-1] - energies[-2]) < criterion
     changes = re.findall(r"\bdUele\s*=\s*(\S+)", text)
     return abs(_number(changes[-1])) < criterion if changes else None
 

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -19,9 +19,9 @@ MPIRUN, COMMAND = BIN / "mpirun", BIN / "deeph-tracegrad"
 pytestmark = [pytest.mark.mpi, pytest.mark.skipif(not MPIRUN.exists(), reason="needs mpirun beside the interpreter")]
 
 
-def on_two_ranks(*arguments: object) -> subprocess.CompletedProcess:
+def on_two_ranks(*arguments: object, program: Sequence[str] = (str(COMMAND),)) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [str(MPIRUN), "-n", "2", str(COMMAND), *map(str, arguments)],
+        [str(MPIRUN), "-n", "2", *program, *map(str, arguments)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -59,6 +59,23 @@ def test_two_ranks_evaluate_as_one(
     one, two = (json.loads((tmp_path / f"{name}.json").read_text())["errors"] for name in ("alone", "together"))
     for part in one:
         assert two[part]["all"] == pytest.approx(one[part]["all"], rel=1e-12)
+
+
+def test_the_reason_of_the_one_rank_that_fails_is_told(tiny_training: Path) -> None:
+    broken = (
+        "from deeph_tracegrad import cli; from deeph_tracegrad.errors import TrainingError; "
+        "from deeph_tracegrad.parallel import world; from deeph_tracegrad.training.loop import Training\n"
+        "step = Training.step\n"
+        "def broken(self, graph):\n"
+        "    if world().rank == 1 and self.state.epoch == 1: raise TrainingError('this rank alone cannot go on')\n"
+        "    step(self, graph)\n"
+        "Training.step = broken\n"
+        "cli.main()"
+    )
+    done = on_two_ranks("train", tiny_training, program=(sys.executable, "-c", broken))
+    assert done.returncode == 2
+    assert "error: this rank alone cannot go on" in done.stderr
+    assert "internal error" not in done.stderr
 
 
 def test_a_mistake_ends_all_ranks(tiny_training: Path) -> None:

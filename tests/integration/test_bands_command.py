@@ -1,5 +1,7 @@
 """The command `bands` on real runs."""
 
+import shutil
+
 import h5py
 import numpy as np
 import pytest
@@ -78,7 +80,7 @@ def test_two_folders_are_compared(unpacked, command, tmp_path, capfd):
     assert set(rows) == {"-2 to +2 eV", "-4 to +3 eV"}
     assert 1e-3 < float(rows["-2 to +2 eV"][5]) < 0.6
     assert "indirect, valence top Γ" in told
-    assert told.count("(8 electrons, ") == 2  # that folder does not know its electrons; the run does
+    assert told.count("8 electrons, ") == 2  # that folder does not know its electrons; the run does
 
 
 def test_bands_of_predicted_matrices(unpacked, command, tmp_path):
@@ -99,6 +101,9 @@ def test_bands_of_predicted_matrices(unpacked, command, tmp_path):
         (["--window", 1, -1], "LO below HI"),
         (["--window", -1, 1, "--num-bands", 3], "one of them"),
         (["--window", 900, 901], "no band lies in the window"),
+        (["--window", "-inf", "inf"], "LO below HI"),
+        (["--kpath", "G 0 0 0, K 1e300 0 0"], "nor corners as in"),
+        (["--kpath", "G 0 0 0, K 1e999/3 0 0"], "nor corners as in"),
         (["--kpath", "nowhere.txt"], "neither 'auto', nor a file that exists"),
         (["--compare", "absent"], "does not exist"),
     ],
@@ -109,6 +114,38 @@ def test_mistakes_end_with_a_message(unpacked, command, tmp_path, capfd, argumen
     assert not list(tmp_path.iterdir())
 
 
+def test_what_cannot_be_written_is_told_before_the_work(unpacked, command, tmp_path, capfd):
+    (tmp_path / "x.png").mkdir()
+    assert command("bands", unpacked("openmx/graphene"), "-o", tmp_path / "x") == 2
+    told = capfd.readouterr()
+    assert not told.out
+    assert f"{tmp_path / 'x.png'}: is a folder" in told.err
+    assert not (tmp_path / "x.h5").exists()
+
+
+def test_a_fermi_level_that_is_no_number(unpacked, command, tmp_path, capfd):
+    assert command("bands", unpacked("openmx/graphene"), "--fermi", "nan", "-o", tmp_path / "x") == 2
+    assert "not a number" in capfd.readouterr().err
+
+
+def test_an_overlap_that_is_not_positive_names_its_folder(unpacked, command, tmp_path, capfd):
+    folder = tmp_path / "run"
+    shutil.copytree(unpacked("openmx/graphene") / "deeph_dock", folder)
+    with h5py.File(folder / "overlap.h5", "r+") as file:
+        file["entries"][...] = -file["entries"][...]
+    assert command("bands", folder, "-o", tmp_path / "x") == 2
+    assert f"{folder}: S(k) is not positive definite" in capfd.readouterr().err
+
+
+def test_a_gap_known_along_the_path_alone_says_so(unpacked, command, tmp_path, capfd):
+    """The other converter's folder does not know its electrons; and no path makes graphene an insulator."""
+    assert command("bands", unpacked("openmx/mos2") / "deeph_dock", "--density", 20, "-o", tmp_path / "x") == 0
+    assert "of the states on this path alone" in capfd.readouterr().out
+    corners = "G 0 0 0, X 1/8 0 0"
+    assert command("bands", unpacked("openmx/graphene"), "--kpath", corners, "-o", tmp_path / "x") == 0
+    assert "none: a metal" in capfd.readouterr().out
+
+
 def test_runs_that_do_not_fit_are_refused(unpacked, command, tmp_path, capfd):
     openmx = unpacked("openmx/mos2")
     assert command("bands", openmx, "--compare", unpacked("abacus/mos2"), "-o", tmp_path / "x") == 2
@@ -116,6 +153,12 @@ def test_runs_that_do_not_fit_are_refused(unpacked, command, tmp_path, capfd):
     band_file = unpacked("openmx/fe_bcc_spin") / "openmx.Band"
     assert command("bands", openmx, "--compare", band_file, "-o", tmp_path / "x") == 2
     assert "2 spin channels" in capfd.readouterr().err
+    graphene = unpacked("openmx/graphene")
+    assert command("bands", graphene, "--compare", openmx / "openmx.Band", "-o", tmp_path / "x") == 2
+    assert "has 45 bands, the run only 26" in capfd.readouterr().err
+    band_file = unpacked("openmx/demo_a_00") / "openmx.Band"
+    assert command("bands", graphene, "--compare", band_file, "-o", tmp_path / "x") == 2
+    assert "it is of another cell" in capfd.readouterr().err
     band_file = openmx / "openmx.Band"
     assert (
         command("bands", openmx, "--compare", band_file, "--kpath", "G 0 0 0, K 1/3 1/3 0", "-o", tmp_path / "x") == 2

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +16,10 @@ from deeph_tracegrad.blocks import BlockMatrix
 from deeph_tracegrad.cli import app
 from deeph_tracegrad.dataset import GraphDataset
 from deeph_tracegrad.deeph_format import write_deeph
-from deeph_tracegrad.errors import MismatchError, ReadError
+from deeph_tracegrad.errors import MismatchError, ReadError, WriteError
 from deeph_tracegrad.local_blocks import to_global
 from deeph_tracegrad.orbitals import SpinMode
+from deeph_tracegrad.preprocess import build
 from deeph_tracegrad.preprocess.build import build_dataset
 from deeph_tracegrad.preprocess.runs import read_material
 from materials import random_material
@@ -105,6 +107,34 @@ def test_an_interrupted_command_goes_on_from_its_shards(runs, tmp_path):
     assert len(GraphDataset(out)) == 3
 
 
+def test_files_of_a_killed_command_are_passed_over(runs, tmp_path):
+    out = tmp_path / "dataset"
+    command(runs / "a_00", "--out", out)
+    (out / "shards" / ".0123456789abcdef.99.part.h5").write_bytes(b"half a shard")
+    (out / ".dataset.99.part.json").write_text("{")
+    result = command(runs, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "3 samples (2 new)" in result.output
+
+
+def test_a_run_done_again_with_another_basis_replaces_the_earlier(tmp_path):
+    run, out = tmp_path / "runs" / "one", tmp_path / "dataset"
+    write_deeph(random_material(SpinMode.NONE), run)
+    build_dataset([str(run)], out, workers=1)
+    write_deeph(random_material(SpinMode.COLLINEAR, max_degree=3), run)
+    assert build_dataset([str(run)], out, workers=1).built == 1
+    assert GraphDataset(out).spin is SpinMode.COLLINEAR
+
+
+def test_a_killed_worker_is_told(runs, tmp_path, monkeypatch):
+    def killed(*arguments):
+        raise BrokenProcessPool
+
+    monkeypatch.setattr(build.ProcessPoolExecutor, "map", killed)
+    with pytest.raises(WriteError, match="fewer --workers"):
+        build_dataset([str(runs)], tmp_path / "dataset", workers=2)
+
+
 def test_a_bad_run_is_named_skipped_and_counted(runs, tmp_path):
     scfout = runs / "a_01" / "openmx.scfout"
     scfout.write_bytes(scfout.read_bytes()[:5000])
@@ -157,6 +187,12 @@ def test_runs_that_do_not_fit_are_both_named_and_leave_nothing(tmp_path):
     write_deeph(random_material(SpinMode.NONE), tmp_path / "bases" / "smaller")
     with pytest.raises(MismatchError, match="Mo has the shells"):
         build_dataset([str(tmp_path / "bases")], tmp_path / "dataset", workers=1)
+
+
+def test_the_runs_named_are_those_whose_bases_differ(runs, unpacked, tmp_path):
+    patterns = [str(unpacked("abacus/si2")), str(runs / "a_00"), str(unpacked("openmx/graphene"))]
+    with pytest.raises(MismatchError, match=r"a_00 and .*graphene cannot share a dataset: C has the shells"):
+        build_dataset(patterns, tmp_path / "dataset", workers=1)
 
 
 def test_a_folder_that_is_no_dataset_is_not_touched(runs, tmp_path):

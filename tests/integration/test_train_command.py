@@ -1,6 +1,7 @@
 """Training, evaluation and prediction through the command, on graphene of tests/data."""
 
 import csv
+import errno
 import json
 import os
 import re
@@ -169,6 +170,7 @@ def test_a_start_that_failed_leaves_nothing_in_the_way(command: Command, tiny_tr
         (["--resume", "--set", "data.train=['demo_a_00']"], r"another data\.train"),
         (["--resume", "--set", "training.run=elsewhere"], r"elsewhere holds no last\.pt to resume from"),
         (["--set", "training.epohs=3"], r"unknown key epohs in \[training\]; the nearest known one is epochs"),
+        (["--set", "model.trunk=4x1e"], r"no irrep of 4x1e can be made of 8x0e and 8x0e with harmonics up to l = 2"),
         (["--set", "training.device=gpu"], r"device gpu: expected cpu, cuda, cuda:N or auto"),
         (["--set", "data.dataset=nowhere"], r"nowhere: no dataset here"),
         (["--set", "data.train=['c_*']"], r"data\.train names c_\*, but no sample is called so"),
@@ -183,6 +185,57 @@ def test_mistakes_end_with_a_sentence(
     dataset = str(load_config(tiny_training).data.dataset)
     assert command("train", tiny_training, *(argument.replace("DATASET", dataset) for argument in arguments)) == 2
     assert re.search(message, capsys.readouterr().err)
+
+
+def test_a_run_folder_that_cannot_be_made(
+    command: Command, tiny_training: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("train", tiny_training, "--set", f"training.run={tiny_training / 'run'}") == 2
+    assert re.search(r"training\.toml.*cannot be written", capsys.readouterr().err)
+
+
+def test_a_full_disk_keeps_the_last_good_checkpoint(
+    command: Command,
+    tiny_training: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert command("train", tiny_training, "--set", "training.epochs=1") == 0
+    names = sorted(path.name for path in (tmp_path / "run").iterdir())
+    good = (tmp_path / "run" / "last.pt").read_bytes()
+
+    def half_written(path: Path, content: memoryview) -> None:
+        with path.open("wb") as file:
+            file.write(content[: len(content) // 2])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", half_written)
+    assert command("train", tiny_training, "--resume") == 2
+    assert re.search(r"run/(best|last)\.pt: .*No space left on device", capsys.readouterr().err)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == names
+    assert (tmp_path / "run" / "last.pt").read_bytes() == good
+
+
+def test_a_log_that_cannot_be_written(
+    command: Command, tiny_training: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.toml").touch()
+    (tmp_path / "run" / "train.log").mkdir()
+    assert command("train", tiny_training) == 2
+    assert re.search(r"error: .*train\.log: \w", capsys.readouterr().err)
+
+
+def test_a_batch_that_needs_too_much_memory(
+    command: Command, tiny_training: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def step(self: Training, graph: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 90 GiB")
+
+    monkeypatch.setattr(Training, "step", step)
+    assert command("train", tiny_training) == 2
+    assert "does not suffice; lower data.max_edges, now 160" in capsys.readouterr().err
 
 
 def test_another_dataset_cannot_be_resumed(
@@ -247,6 +300,38 @@ def test_predict_skips_what_does_not_fit(
     assert "fe_bcc_spin: the network knows C s2p1, but not Fe" in captured.err
     assert [path.name for path in (tmp_path / "predicted").iterdir()] == ["demo_a_00"]
     assert command(*predict) == 1  # an earlier prediction is replaced
+
+
+def test_samples_that_no_part_names_are_less_known_than_the_validation_ones(
+    command: Command, tiny_training: Path, tmp_path: Path, graphene_dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = ("--set", "data.train=['demo_a_00']", "--set", "data.validation=['demo_a_01']")
+    assert command("train", tiny_training, "--set", "training.epochs=1", *named) == 0
+    assert command("evaluate", tmp_path / "run" / "best.pt", graphene_dataset, "--out", tmp_path / "errors") == 0
+    assert "By element pair, unused samples" in capsys.readouterr().out
+    errors = json.loads((tmp_path / "errors.json").read_text())["errors"]
+    assert list(errors) == ["train", "validation", "unused"]
+
+
+def test_evaluate_tells_at_once_that_it_cannot_write(
+    command: Command, tiny_training: Path, tmp_path: Path, graphene_dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command("train", tiny_training, "--set", "training.epochs=1")
+    capsys.readouterr()
+    out = tiny_training / "errors"
+    assert command("evaluate", tmp_path / "run" / "best.pt", graphene_dataset, "--out", out) == 2
+    captured = capsys.readouterr()
+    assert "errors.csv: cannot be written" in captured.err
+    assert not captured.out
+
+
+def test_a_prediction_that_cannot_be_written_ends_the_command(
+    command: Command, tiny_training: Path, tmp_path: Path, unpacked: Callable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command("train", tiny_training, "--set", "training.epochs=1")
+    run = unpacked("openmx") / "demo_a_00"
+    assert command("predict", tmp_path / "run" / "best.pt", run, "--out", tiny_training) == 2
+    assert re.search(r"training\.toml.*cannot be written", capsys.readouterr().err)
 
 
 def test_predict_does_not_overwrite_a_run(

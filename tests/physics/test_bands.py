@@ -1,5 +1,7 @@
 """Bands, Fermi levels and paths against numbers that the DFT codes printed, and against exact identities."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -24,6 +26,7 @@ from deeph_tracegrad.testing import repeated
 from supercells import in_lattice_vectors
 
 OPENMX = {"graphene": (9, 9, 1), "mos2": (7, 7, 1), "fe_bcc_spin": (7, 7, 7), "bi_soc": (7, 7, 1)}
+RUNS = Path(__file__).parents[2] / "demo" / "runs"
 ABACUS = ("si2", "mos2", "bi_soc", "fe_nspin2")
 
 
@@ -87,6 +90,13 @@ def test_fermi_level_found_without_help(unpacked):
     assert fermi.level == pytest.approx(graphene.fermi_level, abs=1e-3)
     assert fermi.is_metal
     assert fermi.source == "8 electrons, k-mesh 21x21x1, 300 K"
+
+
+@pytest.mark.parametrize("run", range(8))
+def test_no_strained_graphene_has_a_gap(run):
+    """The inversion centre between its two atoms keeps the cone closed, wherever in the zone it is."""
+    material = read_material(RUNS / f"a_{run:02}")
+    assert find_fermi_level(material, bloch_operators(material)).is_metal
 
 
 def test_dirac_point_between_the_points_of_a_mesh(unpacked):

@@ -242,5 +242,12 @@ def test_what_does_not_fit(saved: Path, basis: dict[str, tuple[int, ...]], spin:
 
 
 def test_what_fits(saved: Path) -> None:
-    other = Basis.of({"N": ElementBasis((0,)), "C": ElementBasis((0, 0, 1), 9.9, "another label")})
-    load_checkpoint(saved).require_fit(other, SpinMode.NONE, ["C", "C"])
+    for label in (None, "C5.0-s2p1"):  # DeepH folders do not tell the name
+        other = Basis.of({"N": ElementBasis((0,)), "C": ElementBasis((0, 0, 1), None, label)})
+        load_checkpoint(saved).require_fit(other, SpinMode.NONE, ["C", "C"])
+
+
+def test_other_radial_functions_do_not_fit(saved: Path) -> None:
+    other = Basis.of({"C": ElementBasis((0, 0, 1), None, "C6.0-s2p1")})
+    with pytest.raises(MismatchError, match=r"C has the basis C6\.0-s2p1, but the network was trained for C5\.0-s2p1"):
+        load_checkpoint(saved).require_fit(other, SpinMode.NONE, ["C"])

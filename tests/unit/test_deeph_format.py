@@ -274,6 +274,7 @@ INFO_DAMAGE = {
     "shells in disorder": ("elements_orbital_map", {"C": [0, 1, 0, 1, 2]}, "ascending"),
     "h shells": ("elements_orbital_map", {"C": [5]}, "supported degrees"),
     "Fermi level of text": ("fermi_energy_eV", "-3.8", "should be a number"),
+    "Fermi level beyond floats": ("fermi_energy_eV", int("9" * 500), "should be a number"),
     "split Hamiltonian": ("split_hkb", True, "split over several files"),
     "own key damaged": ("deeph_tracegrad", {"version": 1}, "damaged"),
     "own key newer": ("deeph_tracegrad", {"version": 99}, "newer"),

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from deeph_tracegrad.devices import select_device
-from deeph_tracegrad.errors import ConfigError
+from deeph_tracegrad.devices import enough_memory, select_device
+from deeph_tracegrad.errors import ConfigError, DeviceError
 
 
 def test_cpu() -> None:
@@ -19,3 +19,15 @@ def test_auto_takes_a_gpu_where_there_is_one() -> None:
 def test_others_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=f"device {name}: "):
         select_device(name)
+
+
+def test_memory_that_does_not_suffice_gives_the_advice() -> None:
+    with pytest.raises(DeviceError, match="does not suffice; ask for less"), enough_memory("ask for less"):
+        torch.empty(1 << 60)
+    with pytest.raises(DeviceError, match="ask for less"), enough_memory("ask for less"):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+
+def test_other_errors_stay_what_they_are() -> None:
+    with pytest.raises(RuntimeError, match="size mismatch"), enough_memory("ask for less"):
+        raise RuntimeError("size mismatch")

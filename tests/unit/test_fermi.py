@@ -1,17 +1,23 @@
 import numpy as np
 import pytest
+from pymatgen.core import Lattice, Structure
 
+from deeph_tracegrad.blocks import BlockMatrix
 from deeph_tracegrad.errors import SolverError
+from deeph_tracegrad.inference.bloch import bloch_operators
 from deeph_tracegrad.inference.fermi import (
     BOLTZMANN_EV,
     FermiLevel,
     chemical_potential,
     fermi_dirac,
     fermi_level_of_mesh,
+    find_fermi_level,
     gaussian,
     with_band_edges,
 )
 from deeph_tracegrad.inference.gap import band_edges
+from deeph_tracegrad.material import Material
+from deeph_tracegrad.orbitals import Basis, ElementBasis, SpinMode
 
 WEIGHTS = np.array([0.25, 0.75])
 GAPPED = np.array([[[-1.0, 1.0, 3.0], [-0.4, 0.6, 2.0]]])  # (1, 2, 3): gap from -0.4 to 0.6 eV
@@ -67,8 +73,9 @@ def test_too_many_electrons_for_the_bands(electrons):
 def test_edges_with_states_missing():
     energies = np.array([[[np.nan, -1.0, 1.0], [np.nan, -2.0, np.nan]]])
     assert band_edges(energies, 0.0) == (-1.0, 1.0)
-    assert band_edges(energies, -1.5) == (None, None)
-    assert band_edges(energies, 2.0) == (1.0, None)
+    assert band_edges(energies, -1.5) is None
+    assert band_edges(energies, 2.0) == (1.0, np.inf)
+    assert band_edges(energies, -3.0) == (-np.inf, -2.0)
 
 
 def test_path_narrows_the_gap_of_the_mesh():
@@ -83,3 +90,36 @@ def test_level_from_elsewhere_stays():
     fermi = with_band_edges(FermiLevel(0.5, "given by the user"), GAPPED)
     assert fermi.level == 0.5
     assert fermi.gap == pytest.approx(1.0)
+
+
+def test_a_metal_of_the_whole_zone_is_one_although_a_path_shows_a_gap():
+    metal = FermiLevel(0.1, "mesh", whole_zone=True)
+    assert with_band_edges(metal, GAPPED).is_metal
+    assert with_band_edges(metal, GAPPED).level == 0.1
+
+
+def test_bands_of_one_side_alone_tell_no_gap():
+    above = GAPPED[:, :, 1:]
+    assert np.isinf(with_band_edges(FermiLevel(0.1, "given by the user"), above).gap)
+    known = with_band_edges(FermiLevel(0.1, "mesh", -0.4, 0.7, whole_zone=True), above)
+    assert (known.valence_top, known.conduction_bottom) == (-0.4, 0.6)
+
+
+@pytest.mark.parametrize(
+    ("spin", "atoms", "energies", "electrons", "gap"),
+    [
+        (SpinMode.NONE, 2, [[-5.0, -3.0]], 2, 2.0),  # bonding level filled, antibonding level empty
+        (SpinMode.COLLINEAR, 1, [[-5.0], [2.0]], 1, 7.0),  # one channel has no empty state, the other no filled one
+    ],
+)
+def test_molecule_in_a_box(spin, atoms, energies, electrons, gap):
+    basis = Basis.of({"H": ElementBasis((0,))})
+    structure = Structure(Lattice.cubic(15.0), ["H"] * atoms, np.linspace(0.5, 0.55, atoms)[:, None] * np.ones(3))
+    on_site = np.array([[0, 0, 0, atom, atom] for atom in range(atoms)])
+    sizes = basis.num_orbitals(["H"] * atoms)
+    hamiltonian = tuple(BlockMatrix.of(on_site, np.array(levels), sizes) for levels in energies)
+    overlap = BlockMatrix.of(on_site, np.ones(atoms), sizes)
+    material = Material(structure, basis, spin, overlap, hamiltonian, electrons=electrons)
+    fermi = find_fermi_level(material, bloch_operators(material))
+    assert fermi.gap == pytest.approx(gap)
+    assert fermi.source == f"middle of the gap; {electrons} electrons, k-mesh 1x1x1"

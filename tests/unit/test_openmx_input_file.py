@@ -10,8 +10,8 @@ from deeph_tracegrad.preprocess.openmx.input_file import (
     PathSegment,
     parse_atoms,
     parse_input,
+    parse_path_segment,
     parse_species,
-    read_band_path,
 )
 
 HERE = Path("openmx.dat")
@@ -88,39 +88,13 @@ def test_species_of_one_element():
         species("Fe1 Fe5.5H-s1 Fe_PBE19H", "Fe2 Fe5.5H-s2 Fe_PBE19H")
 
 
-def test_band_path_of_a_real_input(unpacked):
-    segments = read_band_path(unpacked("openmx/graphene") / "openmx.dat")
-    third = pytest.approx(1 / 3, abs=1e-12)
-    assert segments == [
-        PathSegment(20, (0.0, 0.0, 0.0), (third, third, 0.0), ("G", "K")),
-        PathSegment(12, (third, third, 0.0), (0.5, 0.0, 0.0), ("K", "M")),
-        PathSegment(18, (0.5, 0.0, 0.0), (0.0, 0.0, 0.0), ("M", "G")),
-    ]
+def test_path_segments():
+    words = ["12", "0.25", "0", "0", "0.5", "0", "-0.5", "K", "M"]
+    assert parse_path_segment(words, HERE) == PathSegment(12, (0.25, 0.0, 0.0), (0.5, 0.0, -0.5), ("K", "M"))
+    assert parse_path_segment(words[:7], HERE).labels == ("", "")
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "<Band.kpath\n",
-        "<Band.kpath\nBand.kpath>\n",
-        "<Band.kpath\n10 0 0 0 1 0\nBand.kpath>\n",
-        "<Band.kpath\n10 0 0 0 1 0 x G K\nBand.kpath>\n",
-        "<Band.kpath\n0 0 0 0 1 0 0 G K\nBand.kpath>\n",
-        "<Band.kpath\n10 0 0 0 nan 0 0 G K\nBand.kpath>\n",
-        "<Band.KPath.UnitCell\n1 0 0\n0 1 0\n0 0 1\nBand.KPath.UnitCell>\n<Band.kpath\n5 0 0 0 1 0 0\nBand.kpath>\n",
-    ],
-)
-def test_broken_band_paths(tmp_path, text):
-    path = tmp_path / "openmx.dat"
-    path.write_text(text)
-    with pytest.raises(ReadError, match=r"openmx\.dat"):
-        read_band_path(path)
-
-
-def test_band_path_without_labels_and_without_a_file(tmp_path):
-    path = tmp_path / "openmx.dat"
-    path.write_text("<band.kpath\n5 0 0 0 0.5 0 0\nband.kpath>\n")
-    assert read_band_path(path)[0].labels == ("", "")
-    with pytest.raises(ReadError, match="cannot be read"):
-        read_band_path(tmp_path)
+@pytest.mark.parametrize("line", ["10 0 0 0 1 0", "10 0 0 0 1 0 x G K", "0 0 0 0 1 0 0 G K", "10 0 0 0 nan 0 0 G K"])
+def test_broken_path_segments(line):
+    with pytest.raises(ReadError, match=r"band path is not"):
+        parse_path_segment(line.split(), HERE)

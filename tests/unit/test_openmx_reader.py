@@ -103,6 +103,8 @@ def test_convergence_follows_the_text_output(run):
     last = re.findall(r"SCF=.*", text)[-1]
     (run / "openmx.out").write_text(text.replace(last, re.sub(r"Uele= -4\.36", "Uele= -4.35", last)))
     assert read_openmx(run).converged is False
+    (run / "openmx.out").write_text("".join(re.findall(r"SCF= +[12] .*\n", text)))  # the second step repeats the first
+    assert read_openmx(run).converged is False
     (run / "openmx.out").write_text(text.replace("SCF=", "Step"))
     assert read_openmx(run).converged is None
     (run / "openmx.out").unlink()

@@ -89,6 +89,14 @@ def test_merging_appends_new_elements_and_refuses_different_shells():
         carbon.merged(Basis.of({"C": ElementBasis((0, 0, 1))}))
 
 
+def test_merging_refuses_different_radial_functions_where_both_are_known():
+    unknown, short, long = (Basis.of({"C": ElementBasis((0, 1), None, label)}) for label in (None, "C5.0", "C6.0"))
+    assert unknown.merged(short)["C"].label == "C5.0"
+    assert short.merged(unknown)["C"].label == "C5.0"
+    with pytest.raises(MismatchError, match=r"C has the basis C5\.0 in one and C6\.0 in the other"):
+        unknown.merged(short).merged(long)
+
+
 def test_spin_modes():
     assert [mode.channels for mode in SpinMode] == [1, 2, 1]
     assert [mode.components for mode in SpinMode] == [1, 1, 2]

@@ -32,6 +32,13 @@ def test_draws_bands_over_a_reference(tmp_path, spin, window):
     assert ((0xC8, 0x40, 0x2F) in colours(tmp_path / "bands.png")) == (spin is SpinMode.COLLINEAR)
 
 
+def test_draws_a_single_level_far_from_the_fermi_level(tmp_path):
+    path = path_between([[("Γ", np.zeros(3))]], Lattice.cubic(4.0), 80.0)
+    level = BandStructure(path, np.full((1, 1, 1), -40.0), np.zeros((1, 1, 1)), 0, FermiLevel(0.0, ""), SpinMode.NONE)
+    plot_bands(tmp_path / "level.png", level)
+    assert (0x1F, 0x5F, 0xA8) in colours(tmp_path / "level.png")
+
+
 def test_draws_the_levels_of_a_molecule(tmp_path):
     molecule = made_up([[("Γ", np.zeros(3))]], SpinMode.NONE, FermiLevel(0.0, ""))
     plot_bands(tmp_path / "levels.png", molecule)

@@ -3,6 +3,7 @@ import shutil
 import pytest
 
 from deeph_tracegrad.errors import ReadError
+from deeph_tracegrad.preprocess import runs
 from deeph_tracegrad.preprocess.runs import Run, detect, find_runs, read_material
 
 FILES = {
@@ -122,3 +123,20 @@ def test_reading_what_is_no_run(tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(ReadError, match=r"is no run: it holds notes\.txt\. Accepted are OpenMX"):
         read_material(tmp_path)
+
+
+def test_a_folder_that_cannot_be_listed_costs_no_other(tmp_path, monkeypatch, capfd):
+    make(tmp_path / "run", "openmx")
+    (tmp_path / "lost+found").mkdir()
+    listed = runs._entries
+
+    def refusing(folder):
+        if folder.name == "lost+found":
+            raise ReadError(folder, "cannot be listed: Permission denied")
+        return listed(folder)
+
+    monkeypatch.setattr(runs, "_entries", refusing)
+    assert labels([tmp_path]) == ["run"]
+    assert f"skipped {tmp_path / 'lost+found'}: cannot be listed" in capfd.readouterr().err
+    with pytest.raises(ReadError, match="cannot be listed"):
+        find_runs([str(tmp_path / "lost+found")])

@@ -99,5 +99,5 @@ def test_steps_lower_the_rate_at_their_epochs():
         kind="steps", warmup_epochs=0.0, first_step=10, step_interval=5, factor=0.5, min_learning_rate=0.02
     )
     schedule = Schedule(settings, 0.1, 100)
-    rates = [schedule.rate(progress) for progress in (9.9, 10.0, 14.9, 15.0, 40.0)]
-    assert rates == pytest.approx([0.1, 0.05, 0.05, 0.025, 0.02])
+    rates = [schedule.rate(progress) for progress in (9.9, 10.0, 10.1, 15.0, 15.1, 40.0)]
+    assert rates == pytest.approx([0.1, 0.1, 0.05, 0.05, 0.025, 0.02])
