@@ -25,6 +25,11 @@ def warn(text: str) -> None:
     errors.print(f"warning: {text}", markup=False, style="yellow")
 
 
+def count(number: int, noun: str) -> str:
+    """A number with its noun: 1 run, 2 runs."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def progress(items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
     """The items, with a bar that shows count, elapsed and remaining time: main rank and terminal only."""
     columns = (

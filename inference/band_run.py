@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from deeph_tracegrad.atomic import check_writable
-from deeph_tracegrad.console import say, warn
+from deeph_tracegrad.console import count, say, warn
 from deeph_tracegrad.errors import ConfigError, MismatchError
 from deeph_tracegrad.inference.bands import BandOptions, BandStructure, band_difference, compute_bands
 from deeph_tracegrad.inference.export import write_bands
@@ -83,7 +83,7 @@ def run_bands(
     if world().is_main:
         write_bands(files[0], bands)
         names = (_name(folder, compare), _name(compare, folder) if compare is not None else "")
-        plot_bands(files[1], bands, reference, names=names, title=_formula(material), window=options.window)
+        plot_bands(files[1], bands, reference, names=names, title=_title(material), window=options.window)
     _report(bands, reference, options)
     say(f"written       {', '.join(map(str, files))}")
     say(f"time          {time.monotonic() - started:.1f} s")
@@ -196,7 +196,7 @@ def _report_differences(bands: BandStructure, reference: BandStructure, options:
 
 def _headline(material: Material) -> str:
     return (
-        f"{_formula(material)}: {len(material.structure)} atoms, {material.num_orbitals:,} orbitals "
+        f"{_formula(material)}: {count(len(material.structure), 'atom')}, {material.num_orbitals:,} orbitals "
         f"({material.basis.describe()}), spin {material.spin}"
     )
 
@@ -204,6 +204,10 @@ def _headline(material: Material) -> str:
 def _formula(material: Material) -> str:
     composition = material.structure.composition
     return str(composition.elements[0]) if composition.is_element else composition.reduced_formula  # H, not H2
+
+
+def _title(material: Material) -> str:
+    return f"{_formula(material)}, {count(len(material.structure), 'atom')}"
 
 
 def _name(path: Path, other: Path | None) -> str:

@@ -9,8 +9,8 @@ from typing import Protocol, TypeVar
 import numpy as np
 import torch
 
+from deeph_tracegrad.console import count, say, warn
 from deeph_tracegrad.console import out as terminal
-from deeph_tracegrad.console import say, warn
 from deeph_tracegrad.deeph_format import PREDICTION, write_deeph
 from deeph_tracegrad.devices import device_name, enough_memory, select_device
 from deeph_tracegrad.edges import edge_pairs
@@ -80,8 +80,9 @@ def predict(
             warn(f"skipped {run.path}: {failures[-1].reason}")
             continue
         write_deeph(predicted, destination, hamiltonian_name=PREDICTION)
-        line = f"{run.label}: {len(material.elements)} atoms, {len(predicted.hamiltonian[0])} blocks, {seconds:.2f} s"
-        terminal.print("; ".join([line, *_comparison(material, predicted), str(destination)]), markup=False)
+        size = f"{count(len(material.elements), 'atom')}, {count(len(predicted.hamiltonian[0]), 'block')}"
+        line = [f"{run.label}: {size}, {seconds:.2f} s", *_comparison(material, predicted), str(destination)]
+        terminal.print("; ".join(line), markup=False)
     return [failure for found in world().gather(failures) for failure in found]
 
 

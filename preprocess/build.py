@@ -14,7 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from deeph_tracegrad.console import progress, say, warn
+from deeph_tracegrad.console import count, progress, say, warn
 from deeph_tracegrad.dataset import INDEX, IndexEntry, basis_from_json, index_content, write_index
 from deeph_tracegrad.edges import Reach, longest_edges, merged_reach
 from deeph_tracegrad.errors import MismatchError, ReadError, TracegradError, WriteError
@@ -129,7 +129,7 @@ def build_dataset(
     runs, kept, union = world().broadcast(_found(patterns, out) if world().is_main else None)
     known = {entry.source for entry in kept}
     todo = [run for run in runs if _source(run) not in known]
-    say(f"{len(runs)} runs found, {len(runs) - len(todo)} of them in {out} already")
+    say(f"{count(len(runs), 'run')} found, {len(runs) - len(todo)} of them in {out} already")
     size = _shard_size(len(todo), workers)
     tasks = [
         _Task(tuple(todo[first : first + size]), out, strict, allow_unconverged) for first in range(0, len(todo), size)
@@ -142,15 +142,16 @@ def build_dataset(
     for failure in failures if world().is_main else ():
         warn(f"skipped {failure.path}: {failure.reason}")
     if union is None:
-        raise ReadError(out, f"not written: none of the {len(runs)} runs can be used")
+        raise ReadError(out, f"not written: of {count(len(runs), 'run')} none can be used")
     if world().is_main:
         write_index(out, union.index(_named(entries, runs)))
     world().barrier()
     if unknown:
-        say(f"{unknown} runs do not tell whether their self-consistency was reached")
+        say(f"of {count(unknown, 'run')} it is not known whether self-consistency was reached")
+    edges = sum(entry.edges for entry in entries)
     say(
-        f"{out}: {len(entries)} samples ({len(entries) - len(kept)} new), {sum(entry.edges for entry in entries)} "
-        f"edges, {union.basis.describe()}, spin {union.spin}; {len(failures)} runs skipped; "
+        f"{out}: {count(len(entries), 'sample')} ({len(entries) - len(kept)} new), {edges} edges, "
+        f"{union.basis.describe()}, spin {union.spin}; {count(len(failures), 'run')} skipped; "
         f"{time.perf_counter() - start:.1f} s"
     )
     return BuildReport(len(entries) - len(kept), len(kept), tuple(failures))
@@ -193,7 +194,7 @@ def _existing(out: Path, runs: Sequence[Run]) -> tuple[list[IndexEntry], _Union 
                 newest[entry.source] = entry
     current = [entry for entry in newest.values() if modified.get(entry.source, entry.modified) == entry.modified]
     if len(current) < len(newest):
-        say(f"{len(newest) - len(current)} runs changed since they were read; they are read again")
+        say(f"{count(len(newest) - len(current), 'run')} changed since it was read; what changed is read again")
     union = None
     for shard in sorted({entry.shard for entry in current}):  # what outdated shards held does not count
         union = unions[shard].joined(union)

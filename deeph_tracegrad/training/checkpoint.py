@@ -116,8 +116,8 @@ class Checkpoint:
             if difference := basis[element].difference(self.basis[element]):
                 what, found, expected = difference
                 raise MismatchError(
-                    f"{element} has the {what} {found}, but the network was trained for {expected}; calculate with that "
-                    "basis"
+                    f"{element} has the {what} {found}, but the network was trained for {expected}; "
+                    "calculate with that basis"
                 )
         if spin != self.spin:
             raise MismatchError(f"spin is {spin}, but the network was trained for spin {self.spin}")

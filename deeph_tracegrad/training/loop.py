@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from deeph_tracegrad.config import Config
+from deeph_tracegrad.console import count
 from deeph_tracegrad.dataset import GraphDataset
 from deeph_tracegrad.devices import device_name, enough_memory
 from deeph_tracegrad.errors import TrainingError
@@ -208,11 +209,11 @@ class Training:
     def _introduce(self) -> None:
         split, ranks = self.split, self.ranks
         weights = sum(parameter.numel() for parameter in self.parameters)
+        edges = self.edge_counts[list(split.train)].sum()
         self.folder.say(
-            f"{device_name(ranks.device)}, {ranks.size} rank{'s' if ranks.size > 1 else ''}; {weights} weights in "
-            f"{self.settings.dtype}; {len(split.train)} samples of {self.edge_counts[list(split.train)].sum()} edges "
-            f"to train on, {len(split.validation)} to validate, {len(split.test)} to test; "
-            f"{self.dataset.basis.describe()}, spin {self.dataset.spin}"
+            f"{device_name(ranks.device)}, {count(ranks.size, 'rank')}; {weights} weights in {self.settings.dtype}; "
+            f"{count(len(split.train), 'sample')} of {edges} edges to train on, {len(split.validation)} to validate, "
+            f"{len(split.test)} to test; {self.dataset.basis.describe()}, spin {self.dataset.spin}"
         )
         self.folder.say(HEADER)
 

@@ -93,7 +93,7 @@ def test_only_new_and_changed_runs_are_read_again(runs, tmp_path):
     before = GraphDataset(out).entries
     (runs / "a_01" / "openmx.scfout").touch()
     result = command(runs, "--out", out)
-    assert "1 runs changed" in result.output
+    assert "1 run changed" in result.output
     assert "1 new" in result.output
     assert [entry.digest for entry in GraphDataset(out).entries] == [entry.digest for entry in before]
 
@@ -141,7 +141,7 @@ def test_a_bad_run_is_named_skipped_and_counted(runs, tmp_path):
     result = command(runs, "--out", tmp_path / "dataset")
     assert result.exit_code == 1
     assert f"skipped {runs / 'a_01'}" in result.stderr
-    assert "1 runs skipped" in result.output
+    assert "1 run skipped" in result.output
     assert GraphDataset(tmp_path / "dataset").labels == ["a_00", "b_00"]
 
 
@@ -154,7 +154,7 @@ def test_strict_stops_at_a_bad_run(runs, tmp_path):
 
 def test_nothing_usable_is_an_error_and_writes_nothing(tmp_path):
     write_deeph(random_material(SpinMode.NONE).with_hamiltonian(()), tmp_path / "runs" / "overlap_only")
-    with pytest.raises(ReadError, match="none of the 1 runs"):
+    with pytest.raises(ReadError, match="of 1 run none"):
         build_dataset([str(tmp_path / "runs")], tmp_path / "dataset", workers=1)
     assert not list((tmp_path / "dataset").rglob("*.h5"))
 

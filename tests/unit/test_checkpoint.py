@@ -125,7 +125,7 @@ def test_average_follows_its_formula() -> None:
 def test_summary(saved: Path) -> None:
     summary = dict(load_checkpoint(saved).summary())
     assert summary["basis"] == "C s2p1"
-    assert summary["train loss"] == "0.125"
+    assert summary["train loss"] == "0.125 eV²"
     assert summary["epochs"] == "5"
 
 
