@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 from deeph_tracegrad.targets import TargetLayout
 from deeph_tracegrad.training.error_sums import HISTOGRAM_EDGES, OFF_SITE, ON_SITE, ErrorSums, orbital_maes
 
+MAX_NUMBERED_SHELLS = 8  # more leave no room for a number in each field of the map
+
 
 def draw(errors: ErrorSums, layout: TargetLayout, path: Path, title: str) -> None:
     """Write the picture; its format follows the suffix of `path`."""
@@ -38,8 +40,12 @@ def _draw_map(axes: Axes, errors: ErrorSums, layout: TargetLayout) -> None:
     mesh = axes.imshow(image, norm=scale, cmap="viridis")
     axes.set_xticks(range(len(names)), names, rotation=90)
     axes.set_yticks(range(len(names)), names)
-    axes.set_title("MAE by orbital pair")
-    axes.figure.colorbar(mesh, ax=axes, label="meV")
+    axes.set_title("MAE by orbital pair in meV")
+    axes.figure.colorbar(mesh, ax=axes)
+    if len(names) <= MAX_NUMBERED_SHELLS:
+        for (row, column), mae in maes.items():
+            place = names.index(column), names.index(row)
+            axes.text(*place, f"{mae:.3g}", ha="center", va="center", color="white", backgroundcolor="#0006")
 
 
 def _draw_distribution(axes: Axes, errors: ErrorSums) -> None:
