@@ -34,4 +34,4 @@ docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf .venv site demo/work
+	rm -rf .venv site demo/results

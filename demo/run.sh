@@ -4,19 +4,19 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PWD/.venv/bin:$PATH" OMP_NUM_THREADS=1
-work=demo/work
+results=demo/results
 
 run() {
     printf '\n\033[1m$ %s\033[0m\n' "$*"
     "$@"
 }
 
-rm -rf "$work"
-run deeph-tracegrad preprocess 'demo/runs/a_*' 'demo/runs/b_*' --out $work/dataset
+rm -rf "$results"
+run deeph-tracegrad preprocess 'demo/runs/a_*' 'demo/runs/b_*' --out $results/dataset
 run mpirun -n 2 deeph-tracegrad train demo/config.toml
-run deeph-tracegrad evaluate $work/training/best.pt $work/dataset --out $work/errors
-run deeph-tracegrad predict $work/training/best.pt demo/runs/c_00 demo/runs/d_00 --out $work/predicted
+run deeph-tracegrad evaluate $results/training/best.pt $results/dataset --out $results/errors
+run deeph-tracegrad predict $results/training/best.pt demo/runs/c_00 demo/runs/d_00 --out $results/predicted
 for cell in c_00 d_00; do
-    run deeph-tracegrad bands $work/predicted/$cell --compare demo/runs/$cell/openmx.Band --window -8 6 --out $work/bands_$cell
+    run deeph-tracegrad bands $results/predicted/$cell --compare demo/runs/$cell/openmx.Band --window -8 6 --out $results/bands_$cell
 done
-printf '\nPictures: %s\n' "$work/bands_c_00.png, $work/bands_d_00.png, $work/errors.png"
+printf '\nPictures: %s\n' "$results/bands_c_00.png, $results/bands_d_00.png, $results/errors.png"

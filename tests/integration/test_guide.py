@@ -68,8 +68,8 @@ def test_the_guide(tmp_path):
             check=False,
         )
         assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}{done.stderr}"
-    work = tmp_path / "demo" / "work"
-    assert {folder: {path.name for path in (work / folder).iterdir()} for folder in WRITTEN} == WRITTEN
+    results = tmp_path / "demo" / "results"
+    assert {folder: {path.name for path in (results / folder).iterdir()} for folder in WRITTEN} == WRITTEN
 
 
 def test_the_readme_names_commands_and_options_that_exist():
