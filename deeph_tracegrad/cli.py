@@ -26,6 +26,9 @@ EXIT_SOME_FAILED = 1
 EXIT_ERROR = 2
 EXIT_CRASH = 3
 
+MAIN_RANK_SECONDS = 2.0
+OUTPUT_SECONDS = 0.5
+
 
 def _show_version(wanted: bool) -> None:
     if wanted:
@@ -207,10 +210,14 @@ def _fail(message: str, code: int) -> None:
     """Say why and exit, and take the other ranks along: one that is left waiting would hang."""
     from deeph_tracegrad.parallel import world
 
-    if not world().is_main:
-        time.sleep(1.0)  # a mistake that all ranks meet is told once, by the main rank
+    ranks = world()
+    if not ranks.is_main:
+        time.sleep(MAIN_RANK_SECONDS)  # a mistake that all ranks meet is told once, by the main rank
     if "--debug" in sys.argv[1:]:
         traceback.print_exc()
     typer.secho(message, fg="red", err=True)
-    world().abort(code)
+    if ranks.size > 1:
+        sys.stderr.flush()
+        time.sleep(OUTPUT_SECONDS)  # mpirun drops what it has not passed on when a rank aborts
+        ranks.abort(code)
     sys.exit(code)
