@@ -6,7 +6,6 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -119,14 +118,6 @@ def check_format(path: Path, found: Any, version: Any, expected: str, newest: in
         raise ReadError(path, f"not a {expected}; its format entry is {found!r}")
     if not isinstance(version, int | np.integer) or version > newest:
         raise ReadError(path, f"{expected} of format version {version}; this program reads up to {newest}: update it")
-
-
-def digest(sample: Sample) -> str:
-    """A fingerprint of what a network learns from."""
-    hasher = sha256()
-    for array in (sample.atomic_numbers, sample.positions, sample.cell, sample.pairs, sample.blocks):
-        hasher.update(np.ascontiguousarray(array).tobytes())
-    return hasher.hexdigest()[:32]
 
 
 def _growing(file: h5py.File, name: str, shape: tuple[int, ...], dtype: Any) -> h5py.Dataset:

@@ -14,6 +14,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from deeph_tracegrad.console import count, progress, say, warn
 from deeph_tracegrad.dataset import INDEX, IndexEntry, basis_from_json, index_content, write_index
 from deeph_tracegrad.edges import Reach, longest_edges, merged_reach
@@ -23,7 +25,7 @@ from deeph_tracegrad.orbitals import Basis, SpinMode
 from deeph_tracegrad.parallel import world
 from deeph_tracegrad.preprocess.runs import Run, find_runs, read_material
 from deeph_tracegrad.samples import Sample, build_sample
-from deeph_tracegrad.shards import digest, open_shard, write_shard
+from deeph_tracegrad.shards import open_shard, write_shard
 
 # Runs whose samples share a file: what an interruption can cost a worker.
 _SHARD_RUNS = 32
@@ -264,7 +266,7 @@ def _build_shard(task: _Task) -> _Part:
             union = _Union.of(material.basis, material.spin, reach, str(run.path)).joined(union)
             writer = writer or stack.enter_context(write_shard(shard, material.spin))
             writer.append(sample)
-            entries.append(_entry(run, shard.name, len(entries), sample))
+            entries.append(_entry(run, shard.name, len(entries), sample, material))
             unknown += material.converged is None
         if writer is not None and union is not None:
             writer.describe(union.index(entries))
@@ -287,17 +289,31 @@ def _usable(run: Run, allow_unconverged: bool) -> Material:
     return material
 
 
-def _entry(run: Run, shard: str, place: int, sample: Sample) -> IndexEntry:
+def _entry(run: Run, shard: str, place: int, sample: Sample, material: Material) -> IndexEntry:
     return IndexEntry(
         label=run.label,
         shard=shard,
         place=place,
         atoms=len(sample.positions),
         edges=len(sample.pairs),
-        digest=digest(sample),
+        digest=_digest(material),
         source=_source(run),
         modified=_modified(run),
     )
+
+
+def _digest(material: Material) -> str:
+    """A fingerprint of what a network learns from.
+
+    Of H as it was read, and of positions to 1e-6 Å: the last bits of products of matrices depend on the machine.
+    """
+    hasher = sha256(" ".join(material.elements).encode())
+    arrays = [material.structure.lattice.matrix, np.round(material.structure.cart_coords, 6) + 0.0]
+    for matrix in material.hamiltonian:
+        arrays += [matrix.pairs, matrix.entries]
+    for array in arrays:
+        hasher.update(np.ascontiguousarray(array).tobytes())
+    return hasher.hexdigest()[:32]
 
 
 def _source(run: Run) -> str:
