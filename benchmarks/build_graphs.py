@@ -8,14 +8,13 @@ every block found by its textual key, frame and rotation computed one at a time.
 """
 
 import json
-import lzma
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from _fixtures import read_fixture
 
 from deeph_tracegrad.blocks import BlockMatrix
 from deeph_tracegrad.frames import edge_frames
@@ -26,7 +25,7 @@ from deeph_tracegrad.samples import build_sample
 from deeph_tracegrad.testing import repeated
 
 ROOT = Path(__file__).parents[1]
-FIXTURES = {"graphene": (6, 6, 1), "mos2": (4, 4, 1)}
+SUPERCELLS = {"graphene": (6, 6, 1), "mos2": (4, 4, 1)}
 SECONDS = 3.0
 
 
@@ -44,11 +43,8 @@ def main() -> None:
 
 def default_materials() -> dict[str, Material]:
     materials = {"d_00": read_material(ROOT / "demo" / "runs" / "d_00")}
-    for case, times in FIXTURES.items():
-        with tempfile.TemporaryDirectory() as folder:
-            for packed in (ROOT / "tests" / "data" / "openmx" / case).glob("openmx.*.xz"):
-                (Path(folder) / packed.stem).write_bytes(lzma.decompress(packed.read_bytes()))
-            materials[case] = repeated(read_material(Path(folder)), times)
+    for case, times in SUPERCELLS.items():
+        materials[case] = repeated(read_fixture(case), times)
     return materials
 
 

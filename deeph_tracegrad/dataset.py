@@ -127,7 +127,7 @@ def read_index(folder: Path) -> dict[str, Any]:
         entries = [IndexEntry(**entry) for entry in index["samples"]]
     except TracegradError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ReadError(path, f"damaged index ({error}); run preprocess again with the same --out") from error
     if not entries:
         raise ReadError(path, "the dataset holds no sample")

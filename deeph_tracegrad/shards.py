@@ -122,7 +122,14 @@ def check_format(path: Path, found: Any, version: Any, expected: str, newest: in
 
 def _growing(file: h5py.File, name: str, shape: tuple[int, ...], dtype: Any) -> h5py.Dataset:
     rows = max(1, _CHUNK_BYTES // (8 * max(1, int(np.prod(shape)))))
-    return file.create_dataset(name, (0, *shape), dtype, maxshape=(None, *shape), chunks=(rows, *shape))
+    return file.create_dataset(
+        name,
+        (0, *shape),
+        dtype,
+        maxshape=(None, *shape),
+        chunks=(rows, *shape),
+        fletcher32=h5py.check_string_dtype(np.dtype(dtype)) is None,  # HDF5 has no checksums for text
+    )
 
 
 def _append(dataset: h5py.Dataset, rows: np.ndarray) -> None:

@@ -10,11 +10,7 @@ SPARSE_SHARE = 20  # shift-invert pays for less than one state in this many
 
 
 def choose_solver(num_orbitals: int, selection: Selection) -> Solver:
-    """The solver that is fastest for a cell of this size and these states.
-
-    Shift-invert with 20 states took 1.7 s where dense took 2.2 s without eigenvectors and 7 s with them (1,664
-    orbitals), 6 s against 25 s and 100 s (3,744 orbitals); graphene supercells, one core.
-    """
+    """The solver that is fastest for a cell of this size and these states, by `benchmarks/solve_bands.py`."""
     few = selection.num_bands is not None and selection.num_bands * SPARSE_SHARE <= num_orbitals
     if num_orbitals > DENSE_LIMIT or (num_orbitals > SMALL_CELL and few):
         return ShiftInvertSolver(selection)

@@ -1,17 +1,14 @@
 """Damaged files end in a ReadError that names a file of the run, or change nothing that matters."""
 
 import shutil
-import time
 import zlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from abacus_layout import SI2_CELL, keep_cells, newer_layout, older_layout, read_blocks
-from deeph_tracegrad.errors import ReadError
+from damage import outcome
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.preprocess.abacus.bands_file import read_abacus_bands
 from deeph_tracegrad.preprocess.abacus.reader import read_abacus
@@ -43,20 +40,6 @@ def small_run(request, unpacked, tmp_path_factory) -> dict[str, Path]:
     return files
 
 
-def result_of(run: Path, read: Callable[[Path], Any] = read_abacus) -> Any:
-    """What is read, or None where a ReadError of the run came, within a second."""
-    started = time.process_time()
-    try:
-        result, error = read(run), None
-    except ReadError as caught:
-        result, error = None, caught
-    assert time.process_time() - started < 1
-    if error is not None:
-        assert run in (error.path, *error.path.parents)
-        assert str(error.path) in str(error)
-    return result
-
-
 def generator(name: str) -> np.random.Generator:
     return np.random.default_rng(zlib.crc32(name.encode()))
 
@@ -82,7 +65,7 @@ def test_truncated_files(small_run, name):
     try:
         for _ in range(TIMES):
             path.write_bytes(content[: chance.integers(len(content))])
-            found = result_of(run)
+            found = outcome(read_abacus, run)
             refused += found is None
             if found is not None:
                 assert_harmless(found, whole)
@@ -102,7 +85,7 @@ def test_flipped_bytes(small_run, name):
             for _ in range(chance.choice([1, 1, 1, 20])):
                 damaged[chance.integers(len(damaged))] = int(chance.integers(256))
             path.write_bytes(damaged)
-            found = result_of(run)
+            found = outcome(read_abacus, run)
             if found is not None:
                 assert found.elements == whole.elements
                 assert np.isfinite(found.overlap.entries).all()
@@ -123,7 +106,7 @@ def test_wrong_files(small_run, name, other):
     source = small_run.get(other, run / other)
     try:
         path.write_bytes(contents[other] if other in contents else source.read_bytes())
-        found = result_of(run)
+        found = outcome(read_abacus, run)
         assert found is None or source == path
     finally:
         path.write_bytes(content)
@@ -137,7 +120,7 @@ def test_truncated_bands(small_run, name):
     try:
         for _ in range(TIMES):
             path.write_bytes(content[: chance.integers(len(content))])
-            found = result_of(run, read_abacus_bands)
+            found = outcome(read_abacus_bands, run)
             if found is not None:
                 np.testing.assert_array_equal(found.k, whole.k)
                 np.testing.assert_array_equal(found.energies, whole.energies)
