@@ -125,6 +125,14 @@ class ModelSettings(Section):
     hermitian: bool = True
     """Average each block with the adjoint of its reverse edge, so that H is Hermitian by construction."""
 
+    norm: Literal["graph", "local"] = "graph"
+    """graph: DeepH-E3's layer norm, whose means are over all atoms or edges of a structure; local: over the channels of
+    each atom or edge alone, so that H depends on nothing beyond the reach of the messages."""
+
+    smooth_cutoff: bool = False
+    """Let messages, and H, go smoothly to zero towards the length at which a bond leaves the graph: the sum of the
+    orbitals' radii, or `cutoff_radius` where they are not known. Only norm = "local" makes H continuous there."""
+
     tracegrad: TraceGradSettings = TraceGradSettings()
 
 
@@ -213,6 +221,9 @@ class TrainingSettings(Section):
 
     device: str = "auto"
     """cpu, cuda, cuda:N or auto; under mpirun, cuda gives each rank of a machine its own GPU."""
+
+    recompute: bool = False
+    """Compute each block again in the backward pass instead of keeping what is inside it: less memory, more time."""
 
     threads: Annotated[int, Field(ge=0)] = 0
     """CPU threads of each rank; 0 shares the cores among the ranks of a machine."""

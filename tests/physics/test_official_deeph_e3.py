@@ -83,7 +83,7 @@ def take_convolution(module, official, name: str, sources: list[str], target: st
                     columns = gates if last.degree == 0 else slice(None)
                     paths[slot, first, last, l2] = weight[:, columns], scale[:, columns]
                     number += 1
-    for slots, product_groups in zip(((0, 1), (2,)), module.product._groups, strict=True):
+    for slots, product_groups in zip(((0, 1), (2,)), module.product.groups, strict=True):
         for group in product_groups:
             taken = [
                 paths[slot, group.source, group.target, l2]
