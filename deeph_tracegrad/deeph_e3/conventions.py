@@ -103,8 +103,9 @@ class _Table(NamedTuple):
         expected = o3.wigner_3j(*self.degrees, dtype=torch.float64) * convention.sign(*self.degrees)
         if scaled:
             expected = expected * (2 * self.degrees[2] + 1) ** 0.5
-        values = self.values.double()
-        return values.shape == expected.shape and torch.allclose(values, expected, rtol=0.0, atol=_TOLERANCE)
+        return self.values.shape == expected.shape and torch.allclose(
+            self.values.to(expected), expected, rtol=0.0, atol=_TOLERANCE
+        )
 
 
 def _table(name: str, values: Tensor) -> Iterator[_Table]:

@@ -3,6 +3,7 @@
 Source: `model.py`, `e3modules.py` and `utils.py` of DeepH-E3, commit f011d5f, and e3nn's `Gate`.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -10,32 +11,32 @@ from itertools import product
 from typing import NamedTuple
 
 import torch
-from e3nn import o3
 from torch import Tensor
 
 from deeph_tracegrad.deeph_e3.conventions import Convention
 from deeph_tracegrad.errors import MismatchError
 from deeph_tracegrad.nn.layout import Irrep, Layout
 from deeph_tracegrad.nn.linear import SCALAR
+from deeph_tracegrad.orbitals import SpinMode
 from deeph_tracegrad.targets import Target
 
 Channels = list[tuple[Irrep, int]]
-"""The irreps of a layer, each once, in the order in which DeepH-E3 lists them, and the channels of each."""
+"""The irreps of a layer in the order in which DeepH-E3 lists them, and the channels of each."""
+
+_GROUP = re.compile(r"(?:(\d{1,6})x)?(\d{1,2})([eo])", re.ASCII)
 
 
 def parse_channels(irreps: str) -> Channels:
     """From e3nn's notation.
 
     Raises:
-        MismatchError: the text is no list of irreps, or lists one twice.
+        MismatchError: the text is no list of irreps.
     """
-    try:
-        channels = [(Irrep.of(irrep.l, irrep.p), count) for count, irrep in o3.Irreps(irreps) if count]
-    except ValueError as error:
-        raise MismatchError(f"{irreps!r} is no list of irreps such as 8x0e+4x1o") from error
-    if len(dict(channels)) < len(channels):
-        raise MismatchError(f"{irreps} lists an irrep twice, which this program does not support")
-    return channels
+    groups = [_GROUP.fullmatch(part.strip()) for part in irreps.split("+")]
+    if None in groups:
+        raise MismatchError(f"{irreps[:80]!r} is no list of irreps such as '8x0e+4x1o'")
+    parsed = [(int(group[1] or 1), int(group[2]), 1 if group[3] == "e" else -1) for group in groups if group]
+    return [(Irrep.of(degree, parity), count) for count, degree, parity in parsed if count]
 
 
 def channel_order(channels: Channels) -> Tensor:
@@ -143,11 +144,32 @@ class Output(NamedTuple):
         return orbital * (convention.sign(self.orbital_degree, 1, self.degree) if self.vector else 1.0)
 
 
-def block_outputs(target: Target, imaginary: bool, spinor: bool) -> Iterator[Output]:
-    """The irreps of a block, in our order."""
+def our_outputs(targets: Sequence[Target], spin: SpinMode) -> list[Output]:
+    """The order of `TargetLayout`: target by target, with spinors first the real, then the imaginary parts."""
+    return [
+        output for target, imaginary in product(targets, _parts(spin)) for output in _block(target, imaginary, spin)
+    ]
+
+
+def their_outputs(targets: Sequence[Target], spin: SpinMode) -> list[Output]:
+    """The order of DeepH-E3: with spinors all imaginary parts come last, and in each block all vector parts."""
+    return [
+        output
+        for imaginary, target in product(_parts(spin), targets)
+        for output in sorted(_block(target, imaginary, spin), key=lambda output: output.vector)
+    ]
+
+
+def _parts(spin: SpinMode) -> tuple[bool, ...]:
+    """Whether imaginary."""
+    return (False, True) if spin is SpinMode.NONCOLLINEAR else (False,)
+
+
+def _block(target: Target, imaginary: bool, spin: SpinMode) -> Iterator[Output]:
+    """The irreps of one block."""
     for orbital in range(abs(target.l1 - target.l2), target.l1 + target.l2 + 1):
         yield Output(target, imaginary, orbital, vector=False, degree=orbital)
-        if spinor:
+        if spin is SpinMode.NONCOLLINEAR:
             for degree in range(abs(orbital - 1), orbital + 2):
                 yield Output(target, imaginary, orbital, vector=True, degree=degree)
 

@@ -11,17 +11,15 @@ Source of their tensors' order: `model.py` and `e3modules.py` of DeepH-E3, commi
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 
 import torch
 from torch import Tensor
 
 from deeph_tracegrad.deeph_e3.conventions import Convention
-from deeph_tracegrad.deeph_e3.layers import Channels, Convolution, block_outputs, channel_order, total
+from deeph_tracegrad.deeph_e3.layers import Channels, Convolution, channel_order, our_outputs, their_outputs, total
 from deeph_tracegrad.errors import MismatchError
 from deeph_tracegrad.nn.layout import Irrep, Layout
 from deeph_tracegrad.nn.linear import SCALAR
-from deeph_tracegrad.orbitals import SpinMode
 from deeph_tracegrad.targets import Target, TargetLayout
 
 RADIAL_FUNCTIONS = 128  # on the grid up to r_max
@@ -30,7 +28,7 @@ _HIDDEN = 64  # width of the perceptron of the radial weights
 
 @dataclass(frozen=True)
 class OfficialNetwork:
-    """What shapes the tensors of DeepH-E3's network.
+    """What shapes the tensors of DeepH-E3's network; each layer lists an irrep once.
 
     harmonics_degree: largest l of Y. targets: the shell pairs of the outputs, in its order.
     """
@@ -170,28 +168,14 @@ def _linear(taken: _Taken, name: str, source: Channels, target: Channels, kinds:
 def _head(
     taken: _Taken, edge: Channels, network: OfficialNetwork, layout: TargetLayout, convention: Convention
 ) -> dict[str, Tensor]:
-    """The parameters of the last linear map, whose outputs DeepH-E3 lists one by one.
-
-    Spinors: all real parts come before all imaginary ones, and in a block all scalar parts before all vector parts.
-    """
-    spinor = layout.spin is SpinMode.NONCOLLINEAR
-    parts = (False, True) if spinor else (False,)
-    theirs = [
-        output
-        for imaginary, target in product(parts, network.targets)
-        for output in sorted(block_outputs(target, imaginary, spinor), key=lambda output: output.vector)
-    ]
-    ours = [
-        output
-        for target, imaginary in product(layout.targets, parts)
-        for output in block_outputs(target, imaginary, spinor)
-    ]
+    """The parameters of the last linear map."""
+    theirs, ours = their_outputs(network.targets, layout.spin), our_outputs(layout.targets, layout.spin)
     rows = dict(edge)
     if missing := {str(output.irrep) for output in theirs} - {str(irrep) for irrep in rows}:
-        raise MismatchError(f"no irrep {min(missing)} is among its last edge features, but H needs it")
+        raise MismatchError(f"H needs the irrep {min(missing)}, which no path of the last convolution leads to")
     grouped = [output for irrep in rows for output in theirs if output.irrep == irrep]
-    flat = taken.take("lin_edge.weight", sum(rows[output.irrep] for output in grouped))
-    columns = dict(zip(grouped, flat.split([rows[output.irrep] for output in grouped]), strict=True))
+    sizes = [rows[output.irrep] for output in grouped]
+    columns = dict(zip(grouped, taken.take("lin_edge.weight", sum(sizes)).split(sizes), strict=True))
     scalars = [output for output in theirs if output.irrep == SCALAR]
     biases = dict(zip(scalars, taken.take("lin_edge.bias", len(scalars)), strict=True))
     weight = [
