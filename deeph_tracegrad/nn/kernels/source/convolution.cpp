@@ -131,7 +131,7 @@ void gate(const Convolution& plan, T* const* in, const T* radial, T* out) {
   }
   for (int64_t c = 0; c < plan.pseudoscalars; c += lanes) {
     const int64_t count = plan.pseudoscalars - c, at = plan.scalars + c;
-    const Vector<T> tanh = T(2) * sigmoid<T>(T(2) * load_part(zero + at + plan.gated, count)) - T(1);
+    const Vector<T> tanh = hyperbolic_tangent<T>(load_part(zero + at + plan.gated, count));
     store_part(out + at, tanh * T(kTanh) * load_part(radial + at, count), count);
   }
   for (int64_t c = 0; c < plan.gated; c += lanes) {
@@ -170,7 +170,7 @@ void gate_backward(const Convolution& plan, T* const* in, const T* radial, const
   for (int64_t c = 0; c < plan.pseudoscalars; c += lanes) {
     const int64_t count = plan.pseudoscalars - c, at = plan.scalars + c;
     const Vector<T> g = load_part(gradient + at, count) * T(kTanh);
-    const Vector<T> tanh = T(2) * sigmoid<T>(T(2) * load_part(zero + at + plan.gated, count)) - T(1);
+    const Vector<T> tanh = hyperbolic_tangent<T>(load_part(zero + at + plan.gated, count));
     store_part(radial_gradient + at, g * tanh, count);
     store_part(in_gradient[0] + at + plan.gated, g * load_part(radial + at, count) * (T(1) - tanh * tanh), count);
   }

@@ -131,9 +131,14 @@ struct Exponent<double> {
                           ln2_low = 1.42860682030941723212e-6;
 };
 
-// exp(x) = 2^n exp(r), |r| <= ln(2)/2, exp(r) by its Taylor series.
 template <class T>
-Vector<T> exponential(Vector<T> x) {
+struct Exponential {
+  Vector<T> power, rest;  // exp(x) = power (1 + rest)
+};
+
+// x = n ln(2) + r with |r| <= ln(2)/2: the power is 2^n, the rest exp(r) - 1 by its Taylor series.
+template <class T>
+Exponential<T> exponential_of(Vector<T> x) {
   using E = Exponent<T>;
   using Bits = typename E::Bits;
   typedef Bits BitVector __attribute__((vector_size(kVectorBytes), aligned(sizeof(Bits)), may_alias));
@@ -143,15 +148,28 @@ Vector<T> exponential(Vector<T> x) {
   const Vector<T> n = shifted - E::round;
   const Vector<T> r = (x - n * E::ln2_high) - n * E::ln2_low;
   Vector<T> sum = Vector<T>{} + T(1);
-  for (int k = E::terms; k > 0; --k) sum = T(1) + sum * (r * T(1.0 / k));
+  for (int k = E::terms; k > 1; --k) sum = T(1) + sum * (r * T(1.0 / k));
   const Vector<T> zero = Vector<T>{} + E::round;
-  const BitVector power = ((BitVector)shifted - (BitVector)zero + E::bias) << E::mantissa;
-  return sum * (Vector<T>)power;
+  const BitVector bits = ((BitVector)shifted - (BitVector)zero + E::bias) << E::mantissa;
+  return {(Vector<T>)bits, r * sum};
+}
+
+template <class T>
+Vector<T> exponential(Vector<T> x) {
+  const Exponential<T> e = exponential_of<T>(x);
+  return e.power + e.power * e.rest;
 }
 
 template <class T>
 Vector<T> sigmoid(Vector<T> x) {
   return T(1) / (T(1) + exponential<T>(-x));
+}
+
+template <class T>
+Vector<T> hyperbolic_tangent(Vector<T> x) {
+  const Exponential<T> e = exponential_of<T>(T(2) * x);
+  const Vector<T> less_one = e.power * e.rest + (e.power - T(1));  // exact for small x too
+  return less_one / (less_one + T(2));
 }
 
 // Memory that a thread keeps for its next call: what is allocated anew is touched for the first time, which is slow.
