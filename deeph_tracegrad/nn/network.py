@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from deeph_tracegrad.config import ModelSettings
 from deeph_tracegrad.errors import ConfigError
 from deeph_tracegrad.graph import HamiltonianGraph
+from deeph_tracegrad.nn.baseline import SPLINES, TwoCentreBaseline
 from deeph_tracegrad.nn.layout import Irrep, Layout
 from deeph_tracegrad.nn.linear import IrrepLinear
 from deeph_tracegrad.nn.radial import GaussianBasis
 from deeph_tracegrad.nn.rotations import EdgeRotations
+from deeph_tracegrad.nn.scaling import TargetScaling
 from deeph_tracegrad.nn.tracegrad import TraceDecoder, TraceGrad
 from deeph_tracegrad.nn.updates import EdgeUpdate, Geometry, NodeUpdate, Sizes, post_node_layout, scalars
 from deeph_tracegrad.orbitals import Basis, SpinMode
@@ -78,6 +80,10 @@ class HamiltonianNetwork(nn.Module):
             if settings.tracegrad.enabled
             else None
         )
+        functions = SPLINES if settings.two_centre_baseline else 1
+        shifted = settings.two_centre_baseline or settings.target_scaling
+        self.baseline = TwoCentreBaseline(self.layout, functions) if shifted else None
+        self.scaling = TargetScaling(self.layout) if settings.target_scaling else None
         updates = [*self.node_updates, *self.edge_updates]
         self._irreps = {irrep for update in updates for layout in update.layouts for irrep in layout.groups}
         place, sign = _canonical(self.output, self.layout)
@@ -102,6 +108,10 @@ class HamiltonianNetwork(nn.Module):
                 invariants.append(z)
         place = torch.empty_like(order).index_copy(0, order, torch.arange(len(order), device=order.device))
         coefficients = (self.head(edge)[:, self._place] * self._sign.to(edge))[place]
+        if self.scaling is not None:
+            coefficients = self.scaling(coefficients, graph)
+        if self.baseline is not None:  # fitted to Hermitian data, but only to rounding Hermitian itself
+            coefficients = coefficients + self.baseline(graph)
         if self.settings.hermitian:
             coefficients = self.layout.hermitian(coefficients, graph.reverse_edge, on_site)
         traces = None if self.decoder is None else self.decoder(torch.cat(invariants, dim=1))[place]

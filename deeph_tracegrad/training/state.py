@@ -1,14 +1,18 @@
 """Everything that changes while training, and that a resumed training takes up again."""
 
 import math
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from deeph_tracegrad.config import Config, OptimizerSettings
+from deeph_tracegrad.edges import Reach
 from deeph_tracegrad.errors import ReadError
+from deeph_tracegrad.graph import HamiltonianGraph
 from deeph_tracegrad.nn.network import HamiltonianNetwork
 from deeph_tracegrad.orbitals import Basis, SpinMode
 from deeph_tracegrad.training.checkpoint import Checkpoint
@@ -39,6 +43,21 @@ class TrainingState:
         self.best_epoch = 0
         self.sums = torch.zeros(NUM_SUMS, dtype=torch.float64, device=device)
         self.start_interval()
+
+    def fit_targets(
+        self, graphs: Callable[[], Iterable[HamiltonianGraph]], reach: Reach, total: Callable[[Tensor], Tensor]
+    ) -> None:
+        """Fit what the network's outputs are scaled by and added to, as far as it has that; before the first step.
+
+        graphs: this rank's training samples, once more with each call. reach: of the dataset. total: sums over ranks.
+        """
+        if self.network.baseline is None:
+            return
+        self.network.baseline.fit(graphs(), reach, total)
+        if self.network.scaling is not None:
+            self.network.scaling.fit(graphs(), self.network.baseline, total)
+        if self.average:
+            self.average.network.load_state_dict(self.network.state_dict())
 
     def start_interval(self) -> None:
         """Begin to sum anew, after a validation."""
