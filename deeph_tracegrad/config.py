@@ -133,6 +133,16 @@ class ModelSettings(Section):
     """Let messages, and H, go smoothly to zero towards the length at which a bond leaves the graph: the sum of the
     orbitals' radii, or `cutoff_radius` where they are not known. Only norm = "local" makes H continuous there."""
 
+    two_centre_baseline: bool = False
+    """Start from what the bond length alone says of H: for each ordered pair of elements and each pair of shells a
+    smooth function, fitted to the training samples in the frame of the bond; on atoms, the mean. The network learns the
+    rest."""
+
+    target_scaling: bool = False
+    """Scale the network's output, for each ordered pair of elements and each pair of shells, by the root mean square of
+    what the baseline leaves of H in the training samples. Without baseline, the constants that symmetry allows in the
+    frame of the bond are taken off instead."""
+
     tracegrad: TraceGradSettings = TraceGradSettings()
 
 

@@ -15,7 +15,8 @@ from deeph_tracegrad.graph import HamiltonianGraph
 from deeph_tracegrad.nn.arrangement import Arrangement
 from deeph_tracegrad.nn.layout import Irrep, Layout
 from deeph_tracegrad.nn.linear import IrrepLinear
-from deeph_tracegrad.nn.radial import GaussianBasis, SmoothCutoff
+from deeph_tracegrad.nn.output import Output
+from deeph_tracegrad.nn.radial import GaussianBasis
 from deeph_tracegrad.nn.rotations import EdgeRotations
 from deeph_tracegrad.nn.tracegrad import TraceDecoder, TraceGrad
 from deeph_tracegrad.nn.updates import EdgeUpdate, Geometry, NodeUpdate, Sizes, post_node_layout, scalars
@@ -57,7 +58,6 @@ class HamiltonianNetwork(nn.Module):
         self.species = nn.Parameter(torch.randn(species, settings.node_channels) * species**-0.5)
         self.edge_embedding = GaussianBasis(settings.edge_channels, _EDGE_EMBEDDING_END)
         self.radial = GaussianBasis(settings.radial_basis, settings.cutoff_radius)
-        self.cutoff = SmoothCutoff(basis, settings.cutoff_radius) if settings.smooth_cutoff else None
         self.node_updates, self.edge_updates, self.trace_modules = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         for block in range(settings.blocks):
             last = block == settings.blocks - 1
@@ -84,6 +84,7 @@ class HamiltonianNetwork(nn.Module):
             if settings.tracegrad.enabled
             else None
         )
+        self.last = Output(settings, self.layout)
         updates = [*self.node_updates, *self.edge_updates]
         self._irreps = {irrep for update in updates for layout in update.layouts for irrep in layout.groups}
         place, sign = _canonical(self.output, self.layout)
@@ -96,7 +97,9 @@ class HamiltonianNetwork(nn.Module):
         Its `arrangement`, if it has one, saves finding it here, which waits for the device.
         """
         order, place, *_ = arrangement = graph.get("arrangement") or Arrangement.of(graph, len(self.species))
-        geometry, length = self._geometry(graph, arrangement)
+        envelope = self.last.envelope(graph)
+        envelope = None if envelope is None else envelope.to(self.dtype)
+        geometry, length = self._geometry(graph, arrangement, envelope)
         node = self.species.index_select(0, graph.species)
         edge = self.edge_embedding(length)
         invariants = []
@@ -106,15 +109,12 @@ class HamiltonianNetwork(nn.Module):
             else:
                 node, edge, z = self._block(block, node, edge, geometry)
             invariants.append(z)
-        coefficients = _Canonical.apply(self.head(edge), self._place, self._sign.to(edge))
+        raw = _Canonical.apply(self.head(edge), self._place, self._sign.to(edge))
         traces = None if self.decoder is None else self.decoder(torch.cat(invariants, dim=1))
-        if geometry.envelope is not None:
-            coefficients = coefficients * geometry.envelope
         if place is not None:
-            coefficients = coefficients.index_select(0, place)
+            raw = raw.index_select(0, place)
             traces = None if traces is None else traces.index_select(0, place)
-        if self.settings.hermitian:
-            coefficients = self.layout.hermitian(coefficients, graph.reverse_edge, graph.on_site)
+        coefficients = self.last(raw, graph, envelope)
         return Prediction(coefficients, traces)
 
     @property
@@ -133,12 +133,15 @@ class HamiltonianNetwork(nn.Module):
         z, gradient = self.trace_modules[block](edge)
         return node, edge + gradient, z
 
-    def _geometry(self, graph: HamiltonianGraph, arrangement: Arrangement) -> tuple[Geometry, Tensor]:
+    def _geometry(
+        self, graph: HamiltonianGraph, arrangement: Arrangement, envelope: Tensor | None
+    ) -> tuple[Geometry, Tensor]:
         """What the updates share, for the edges in the network's order, and the edges' lengths (R,)."""
         vectors, frames, index = graph.edge_vec, graph.edge_frame, graph.edge_index
         if arrangement.order is not None:
             order = arrangement.order
             vectors, frames, index = vectors[order], frames[order], index[:, order]
+            envelope = None if envelope is None else envelope[order]
         length = torch.linalg.vector_norm(vectors, dim=1).to(self.dtype)
         atom_graph = graph.batch if graph.get("batch") is not None else torch.zeros_like(graph.species)
         geometry = Geometry(
@@ -147,7 +150,7 @@ class HamiltonianNetwork(nn.Module):
             edge_index=index.contiguous(),
             rotations=EdgeRotations(frames, self._irreps, self.dtype),
             radial=self.radial(length),
-            envelope=None if self.cutoff is None else self.cutoff(length, graph.species[index]),
+            envelope=envelope,
             atom_graph=atom_graph,
             edge_graph=atom_graph[index[0]],
             atom_kinds=arrangement.atoms,

@@ -22,9 +22,11 @@ from supercells import in_lattice_vectors, with_atoms_in_order, with_atoms_in_ot
 
 NATURAL = "4x0e+3x1o+2x2e+1x3o"
 BOTH = "4x0e+2x0o+3x1o+2x1e+2x2e+1x2o"
+REACH = {"Mo-Mo": 4.2, "Mo-S": 4.2, "S-S": 4.2}
 
 
-def network(material, trunk, *, hermitian=True, tracegrad=True):
+def network(material, trunk, *, hermitian=True, tracegrad=True, fitted=False):
+    """fitted: with baseline and scaling, to the material's own H."""
     torch.manual_seed(0)
     settings = ModelSettings(
         blocks=2,
@@ -33,9 +35,15 @@ def network(material, trunk, *, hermitian=True, tracegrad=True):
         edge_channels=6,
         radial_basis=16,
         hermitian=hermitian,
+        two_centre_baseline=fitted,
+        target_scaling=fitted,
         tracegrad={"enabled": tracegrad, "width": 8, "decoder_width": 8},
     )
-    return HamiltonianNetwork(settings, material.basis, material.spin).double()
+    net = HamiltonianNetwork(settings, material.basis, material.spin).double()
+    if fitted:
+        graph = HamiltonianGraph.from_sample(build_sample(material, "one"), material.basis, net.layout)
+        net.last.fit(lambda: [graph], REACH, lambda tensor: tensor)
+    return net
 
 
 def predicted(net, material):
@@ -46,11 +54,11 @@ def predicted(net, material):
 
 
 @pytest.mark.parametrize("inverted", [False, True])
-@pytest.mark.parametrize("trunk", [NATURAL, BOTH])
+@pytest.mark.parametrize(("trunk", "fitted"), [(NATURAL, False), (BOTH, False), (NATURAL, True)])
 @pytest.mark.parametrize("spin", SpinMode)
-def test_prediction_turns_with_the_material(spin, trunk, inverted):
+def test_prediction_turns_with_the_material(spin, trunk, fitted, inverted):
     material = random_material(spin)
-    net = network(material, trunk)
+    net = network(material, trunk, fitted=fitted)
     rotation = random_rotation(1)
     h, traces = predicted(net, material)
     turned_h, turned_traces = predicted(net, transformed(material, -rotation if inverted else rotation))
@@ -61,10 +69,11 @@ def test_prediction_turns_with_the_material(spin, trunk, inverted):
         assert (turned_traces - traces).abs().max() < 1e-10 * traces.abs().max()
 
 
+@pytest.mark.parametrize("fitted", [False, True])
 @pytest.mark.parametrize("spin", SpinMode)
-def test_predicted_h_is_hermitian(spin):
+def test_predicted_h_is_hermitian(spin, fitted):
     material = random_material(spin)
-    for matrix in predicted(network(material, NATURAL), material)[0]:
+    for matrix in predicted(network(material, NATURAL, fitted=fitted), material)[0]:
         assert matrix.symmetrised()[1] < 1e-13 * np.abs(matrix.entries).max()
 
 
@@ -74,9 +83,10 @@ def test_without_the_switch_it_is_not():
     assert matrix.symmetrised()[1] > 1e-3
 
 
-def test_prediction_does_not_depend_on_the_order_of_edges_or_the_batch():
+@pytest.mark.parametrize("fitted", [False, True])
+def test_prediction_does_not_depend_on_the_order_of_edges_or_the_batch(fitted):
     material = random_material(SpinMode.NONE)
-    net = network(material, NATURAL)
+    net = network(material, NATURAL, fitted=fitted)
     graph = HamiltonianGraph.from_sample(build_sample(material, "one"), material.basis, net.layout)
     other = HamiltonianGraph.from_sample(
         build_sample(random_material(SpinMode.NONE, seed=1), "two"), material.basis, net.layout
@@ -98,9 +108,10 @@ def test_prediction_does_not_depend_on_the_order_of_edges_or_the_batch():
     ],
     ids=["images", "order", "lattice vectors", "supercell"],
 )
-def test_prediction_is_that_of_the_crystal_however_it_is_told(spin, retold):
+@pytest.mark.parametrize("fitted", [False, True])
+def test_prediction_is_that_of_the_crystal_however_it_is_told(spin, fitted, retold):
     material = random_material(spin)
-    net = network(material, NATURAL)
+    net = network(material, NATURAL, fitted=fitted)
     h, _ = predicted(net, material)
     expected = retold(replace(material, hamiltonian=h)).hamiltonian
     for ours, theirs in zip(predicted(net, retold(material))[0], expected, strict=True):

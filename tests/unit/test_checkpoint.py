@@ -107,6 +107,23 @@ def test_predicts_with_the_averaged_weights(tmp_path: Path, graphene_dataset: Pa
     assert not any(parameter.requires_grad for parameter in network.parameters())
 
 
+def test_baseline_and_scale_come_back_without_a_fit(tmp_path: Path, graphene_dataset: Path) -> None:
+    dataset = GraphDataset(graphene_dataset)
+    config = tiny_config()
+    switches = {"two_centre_baseline": True, "target_scaling": True}
+    config = config.model_copy(update={"model": config.model.model_copy(update=switches)})
+    state = TrainingState(config, BASIS, SpinMode.NONE, CPU)
+    state.fit(lambda: [dataset[0], dataset[1]], dataset.reach, lambda tensor: tensor)
+    checkpoint_of(state, config).save(tmp_path / "a.pt")
+    read = load_checkpoint(tmp_path / "a.pt").network(CPU)
+    graph = dataset[2]
+    assert (read.last.baseline(graph) - graph.target).square().mean() < 0.5 * graph.target.square().mean()
+    for network in (read, state.predictor):
+        assert torch.equal(network.last.baseline(graph), state.network.last.baseline(graph))
+        assert torch.equal(network.last.scaling.scale, state.network.last.scaling.scale)
+        assert torch.equal(network(graph).coefficients, state.network(graph).coefficients)
+
+
 def test_average_follows_its_formula() -> None:
     state = TrainingState(tiny_config(0.2), BASIS, SpinMode.NONE, CPU)
     expected = [parameter.detach().clone() for parameter in state.network.parameters()]
