@@ -96,7 +96,7 @@ class HamiltonianNetwork(nn.Module):
 
         Its `arrangement`, if it has one, saves finding it here, which waits for the device.
         """
-        order, place, *_ = arrangement = graph.get("arrangement") or Arrangement.of(graph, len(self.species))
+        arrangement = graph.get("arrangement") or Arrangement.of(graph, len(self.species))
         envelope = self.last.envelope(graph)
         envelope = None if envelope is None else envelope.to(self.dtype)
         geometry, length = self._geometry(graph, arrangement, envelope)
@@ -111,9 +111,9 @@ class HamiltonianNetwork(nn.Module):
             invariants.append(z)
         raw = _Canonical.apply(self.head(edge), self._place, self._sign.to(edge))
         traces = None if self.decoder is None else self.decoder(torch.cat(invariants, dim=1))
-        if place is not None:
-            raw = raw.index_select(0, place)
-            traces = None if traces is None else traces.index_select(0, place)
+        if arrangement.place is not None:
+            raw = raw.index_select(0, arrangement.place)
+            traces = None if traces is None else traces.index_select(0, arrangement.place)
         coefficients = self.last(raw, graph, envelope)
         return Prediction(coefficients, traces)
 

@@ -26,7 +26,8 @@ from deeph_tracegrad.nn.tensor_product import EdgeFrameProduct, reachable
 class Geometry:
     """What all updates of one forward pass share. The edges are on-site first, in the order of the atoms.
 
-    edge_index: (2, R). radial: (R, K). envelope: (R, 1), what messages are multiplied by; None for 1. atom_graph: (N,), edge_graph: (R,), the graph of each row; graphs: G.
+    edge_index: (2, R). radial: (R, K). envelope: (R, 1), what messages are multiplied by; None for 1.
+    atom_graph: (N,), edge_graph: (R,), the graph of each row; graphs: G.
     atom_kinds, edge_kinds: rows of each species, and of each ordered species pair; None with one species.
     """
 

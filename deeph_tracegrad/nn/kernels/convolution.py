@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from deeph_tracegrad.nn.gate import Gate
-from deeph_tracegrad.nn.kernels.library import address, kernel, lanes
+from deeph_tracegrad.nn.kernels.library import kernel, lanes
 from deeph_tracegrad.nn.kernels.plans import integers, layout_plan
 from deeph_tracegrad.nn.layout import Layout
 
@@ -116,23 +116,15 @@ class _Convolution(torch.autograd.Function):
         plans = convolution.plans(dtype)
         node, edge, radial = node.contiguous(), edge.contiguous(), radial.contiguous()
         matrices = node.new_zeros(plans.size)
-        kernel("product_forward", dtype)(*map(address, (plans.product, plans.table, weight, scale, matrices)))
+        kernel("product_forward", dtype)(plans.product, plans.table, weight, scale, matrices)
         edges = len(edge)
         kept = None
         if any(ctx.needs_input_grad):
-            kept = node.new_empty(
-                kernel("convolution_saved", dtype)(address(plans.convolution), geometry.atoms, edges)
-            )
+            kept = node.new_empty(kernel("convolution_saved", dtype)(plans.convolution, geometry.atoms, edges))
         out = node.new_zeros(geometry.atoms, after.dim) if summed else node.new_empty(edges, after.dim)
+        inputs = (node, edge, geometry.edge_index, geometry.rotations.addresses, radial, matrices)
         kernel("convolution_forward", dtype)(
-            *map(address, (plans.convolution, node, edge, geometry.edge_index)),
-            *map(address, (geometry.rotations.addresses, radial, matrices)),
-            geometry.atoms,
-            edges,
-            address(kept),
-            address(out),
-            summed,
-            torch.get_num_threads(),
+            plans.convolution, *inputs, geometry.atoms, edges, kept, out, summed, torch.get_num_threads()
         )
         if kept is not None:
             ctx.save_for_backward(node, edge, radial, weight, scale, matrices, kept)
@@ -149,21 +141,22 @@ class _Convolution(torch.autograd.Function):
         edge_gradient = torch.empty_like(edge) if ctx.needs_input_grad[1] else None
         radial_gradient = torch.empty_like(radial)
         matrices_gradient = torch.zeros_like(matrices)
+        inputs = (node, edge, geometry.edge_index, geometry.rotations.addresses, radial, matrices)
+        outputs = (node_gradient, edge_gradient, radial_gradient, matrices_gradient)
         kernel("convolution_backward", dtype)(
-            *map(address, (plans.convolution, node, edge, geometry.edge_index)),
-            *map(address, (geometry.rotations.addresses, radial, matrices)),
+            plans.convolution,
+            *inputs,
             geometry.atoms,
             len(edge),
-            address(kept),
-            address(gradient),
+            kept,
+            gradient,
             ctx.summed,
-            *map(address, (node_gradient, edge_gradient, radial_gradient, matrices_gradient)),
+            *outputs,
             plans.size,
             torch.get_num_threads(),
         )
         weight_gradient, scale_gradient = torch.empty_like(weight), torch.zeros_like(scale)
         kernel("product_backward", dtype)(
-            *map(address, (plans.product, plans.table, weight, scale, matrices_gradient)),
-            *map(address, (weight_gradient, scale_gradient)),
+            plans.product, plans.table, weight, scale, matrices_gradient, weight_gradient, scale_gradient
         )
         return node_gradient, edge_gradient, radial_gradient, weight_gradient, scale_gradient, None, None, None

@@ -22,7 +22,12 @@ SWITCH = "DEEPH_TRACEGRAD_KERNELS"
 
 _SOURCE = Path(__file__).parent / "source"
 _FLAGS = ["-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fPIC"]
+# Flags of compiling and of linking, the best first. torch has loaded a runtime of OpenMP: a library that is linked to
+# none shares its threads.
+_OPENMP: tuple[tuple[list[str], list[str]], ...] = ((["-fopenmp"], []), (["-fopenmp"], ["-fopenmp"]), ([], []))
 _SECONDS = 300
+
+Argument = Tensor | np.ndarray | int | None
 
 
 def compiled(like: Tensor) -> bool:
@@ -32,22 +37,28 @@ def compiled(like: Tensor) -> bool:
 
 
 def kernel(name: str, dtype: torch.dtype) -> Callable[..., int]:
-    """A function of the library for a precision; tensors are passed as what `address` returns."""
+    """A function of the library for a precision. Arrays and tensors must be contiguous; None is no array."""
     function = getattr(_loaded(), f"{name}_{str(dtype).removeprefix('torch.')}")
     function.restype = ctypes.c_int64
-    return lambda *arguments: function(*map(ctypes.c_int64, arguments))
 
+    def call(*arguments: Argument) -> int:
+        return function(*(ctypes.c_int64(_number(argument)) for argument in arguments))
 
-def address(values: Tensor | np.ndarray | None) -> int:
-    """Where contiguous numbers begin; 0 for none."""
-    if values is None:
-        return 0
-    return values.data_ptr() if isinstance(values, Tensor) else values.ctypes.data
+    return call
 
 
 def lanes(dtype: torch.dtype) -> int:
     """Numbers in one vector; rows of packed matrices are padded to a multiple of it."""
     return _loaded().vector_bytes() // dtype.itemsize
+
+
+def _number(argument: Argument) -> int:
+    """An integer, or the address at which numbers begin."""
+    if argument is None:
+        return 0
+    if isinstance(argument, Tensor):
+        return argument.data_ptr()
+    return argument.ctypes.data if isinstance(argument, np.ndarray) else argument
 
 
 def _loaded() -> ctypes.CDLL:
@@ -63,62 +74,63 @@ def _library() -> ctypes.CDLL | None:
         return None
     compiler = os.environ.get("CXX") or next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
     if compiler is None:
-        warn("no C++ compiler: training and prediction on CPUs are several times slower than they could be")
+        warn("there is no C++ compiler: training and prediction on CPUs are several times slower than with one")
         return None
     try:
         return _built(compiler)
     except (OSError, subprocess.SubprocessError) as error:
-        reason = getattr(error, "stderr", None) or error
-        warn(f"{compiler} cannot build the fast kernels for CPUs, slower ones are used: {str(reason).strip()}")
+        reason = str(getattr(error, "stderr", None) or error).strip().splitlines()[0]
+        warn(f"{compiler} cannot build the fast kernels for CPUs, slower ones are used: {reason}")
         return None
 
 
 def _built(compiler: str) -> ctypes.CDLL:
-    """From the cache, or built; several processes may do so at once.
-
-    torch has loaded a runtime of OpenMP, whose threads the library shares if it is linked to none itself.
-    """
-    sources = sorted(_SOURCE.glob("*.cpp"))
+    """From the cache, or built; several processes may do so at once."""
     path = _cache_folder() / f"kernels-{_fingerprint(compiler)}.so"
     if path.is_file():
         return ctypes.CDLL(str(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    sources = sorted(map(str, _SOURCE.glob("*.cpp")))
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        objects = [str(Path(folder) / f"{source.stem}.o") for source in sources]
         built = Path(folder) / path.name
-        for openmp, link in ((["-fopenmp"], []), (["-fopenmp"], ["-fopenmp"]), ([], [])):
+        for compile_flags, link_flags in _OPENMP:
             try:
-                for source, target in zip(sources, objects, strict=True):
-                    _run([compiler, *_FLAGS, *openmp, "-c", str(source), "-o", target])
-                _run([compiler, "-shared", *objects, *link, "-o", str(built)])
+                _run([compiler, *_FLAGS, *compile_flags, "-c", *sources], folder)
+                _run([compiler, "-shared", *map(str, Path(folder).glob("*.o")), *link_flags, "-o", str(built)], folder)
                 ctypes.CDLL(str(built))
-            except (OSError, subprocess.CalledProcessError) as error:
-                failure: OSError | subprocess.CalledProcessError = error
-            else:
-                built.replace(path)
-                return ctypes.CDLL(str(path))
-        raise failure
+                break
+            except (OSError, subprocess.CalledProcessError):
+                if not compile_flags:
+                    raise
+        built.replace(path)
+    return ctypes.CDLL(str(path))
 
 
-def _run(command: list[str]) -> None:
-    subprocess.run(command, check=True, capture_output=True, text=True, timeout=_SECONDS)
+def _run(command: list[str], folder: str) -> None:
+    subprocess.run(command, check=True, capture_output=True, text=True, timeout=_SECONDS, cwd=folder)
 
 
 def _fingerprint(compiler: str) -> str:
-    """Of the sources, the compiler and the processor: a cache folder may be shared by unlike machines."""
+    """Of sources, compiler and processor: unlike machines may share a cache folder."""
     version = subprocess.run([compiler, "--version"], check=True, capture_output=True, timeout=_SECONDS).stdout
+    digest = hashlib.sha256(version + platform.machine().encode())
     processor = Path("/proc/cpuinfo")
-    flags = [line for line in processor.read_bytes().splitlines() if line[:5] in (b"flags", b"Featu", b"model")][:4] if processor.is_file() else []
-    digest = hashlib.sha256(b"\n".join([version, platform.machine().encode(), *flags]))
+    if processor.is_file():
+        lines = processor.read_bytes().splitlines()
+        digest.update(
+            b"".join(sorted({line for line in lines if line.startswith((b"flags", b"Features", b"model name"))}))
+        )
     for source in sorted(_SOURCE.iterdir()):
         digest.update(source.read_bytes())
     return digest.hexdigest()[:16]
 
 
 def _cache_folder() -> Path:
+    """The user's, made if it is missing; where that cannot be, a temporary one of this process."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "deeph-tracegrad"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
     except OSError:
-        return Path(tempfile.gettempdir()) / f"deeph-tracegrad-{os.getuid()}"
-    return folder
+        pass
+    return Path(tempfile.mkdtemp(prefix="deeph-tracegrad-"))

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deeph_tracegrad.nn.kernels.library import address, kernel
+from deeph_tracegrad.nn.kernels.library import kernel
 from deeph_tracegrad.nn.kernels.plans import integers, places
 from deeph_tracegrad.nn.layout import Irrep, Layout
 
@@ -26,7 +26,12 @@ class LinearKernel:
 
     def __init__(self, source: Layout, target: Layout, scales: dict[Irrep, float]) -> None:
         self.source, self.target = source, target
-        plan = [source.dim, target.dim, sum(source.groups[irrep] * target.groups[irrep] for irrep in scales), len(scales)]
+        plan = [
+            source.dim,
+            target.dim,
+            sum(source.groups[irrep] * target.groups[irrep] for irrep in scales),
+            len(scales),
+        ]
         weights = 0
         for irrep in scales:
             rows, columns = source.groups[irrep], target.groups[irrep]
@@ -64,14 +69,18 @@ class LinearKernel:
         out = features.new_empty(rows, (self.source if transposed else self.target).dim) if onto is None else onto
         scales = self.scales(dtype)
         kernel("linear_apply", dtype)(
-            *map(address, (self.plan, scales, features, weight, order)),
+            self.plan,
+            scales,
+            features,
+            weight,
+            order,
             len(bounds) - 1,
-            address(bounds),
+            bounds,
             transposed,
-            address(bias),
+            bias,
             0 if bias is None else len(bias),
             onto is not None,
-            address(out),
+            out,
             torch.get_num_threads(),
         )
         return out
@@ -82,11 +91,7 @@ class LinearKernel:
         result = torch.zeros_like(weight)
         scales = self.scales(features.dtype)
         kernel("linear_weights", features.dtype)(
-            *map(address, (self.plan, scales, features, gradient, order)),
-            len(bounds) - 1,
-            address(bounds),
-            address(result),
-            torch.get_num_threads(),
+            self.plan, scales, features, gradient, order, len(bounds) - 1, bounds, result, torch.get_num_threads()
         )
         return result
 
@@ -119,4 +124,11 @@ class _Linear(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             weight_gradient = ctx.linear.weight_gradient(features, gradient, weight, ctx.members)
         bias_gradient = gradient[:, : ctx.biased].sum(dim=0) if ctx.biased else None
-        return feature_gradient, weight_gradient, bias_gradient, gradient if ctx.needs_input_grad[3] else None, None, None
+        return (
+            feature_gradient,
+            weight_gradient,
+            bias_gradient,
+            gradient if ctx.needs_input_grad[3] else None,
+            None,
+            None,
+        )

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deeph_tracegrad.nn.kernels.library import address, kernel
+from deeph_tracegrad.nn.kernels.library import kernel
 from deeph_tracegrad.nn.kernels.plans import integers, layout_plan
 from deeph_tracegrad.nn.layout import Layout
 
@@ -54,16 +54,8 @@ class _Norm(torch.autograd.Function):
         means = torch.empty(graphs, norm.components, dtype=torch.float64)
         sizes = torch.empty(graphs, norm.groups, dtype=torch.float64)
         out = torch.empty_like(features)
-        kernel("norm_forward", features.dtype)(
-            *map(address, (norm.plan, rotations, graph_of)),
-            len(features),
-            graphs,
-            address(norm.epsilon),
-            torch.get_num_threads(),
-            *map(address, (features, weight, bias)),
-            len(bias),
-            *map(address, (skip, out, means, sizes)),
-        )
+        where = (norm.plan, rotations, graph_of, len(features), graphs, norm.epsilon, torch.get_num_threads())
+        kernel("norm_forward", features.dtype)(*where, features, weight, bias, len(bias), skip, out, means, sizes)
         ctx.save_for_backward(features, weight, bias, means, sizes)
         ctx.norm, ctx.rows = norm, rows
         return out
@@ -74,14 +66,7 @@ class _Norm(torch.autograd.Function):
         graph_of, graphs, rotations = ctx.rows
         gradient = gradient.contiguous()
         feature_gradient, weight_gradient, bias_gradient = map(torch.empty_like, (features, weight, bias))
-        kernel("norm_backward", features.dtype)(
-            *map(address, (ctx.norm.plan, rotations, graph_of)),
-            len(features),
-            graphs,
-            address(ctx.norm.epsilon),
-            torch.get_num_threads(),
-            *map(address, (features, weight)),
-            len(bias),
-            *map(address, (means, sizes, gradient, feature_gradient, weight_gradient, bias_gradient)),
-        )
+        where = (ctx.norm.plan, rotations, graph_of, len(features), graphs, ctx.norm.epsilon, torch.get_num_threads())
+        results = (feature_gradient, weight_gradient, bias_gradient)
+        kernel("norm_backward", features.dtype)(*where, features, weight, len(bias), means, sizes, gradient, *results)
         return feature_gradient, weight_gradient, bias_gradient, gradient, None, None

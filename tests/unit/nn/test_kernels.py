@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from materials import random_material
 
 from deeph_tracegrad.config import ModelSettings
 from deeph_tracegrad.edges import edge_pairs
@@ -10,6 +9,7 @@ from deeph_tracegrad.graph import build_graph
 from deeph_tracegrad.nn.kernels import library
 from deeph_tracegrad.nn.network import HamiltonianNetwork
 from deeph_tracegrad.orbitals import SpinMode
+from materials import random_material
 
 NATURAL = "9x0e+17x1o+4x2e+3x3o"
 BOTH = "6x0e+2x0o+4x1o+2x1e+3x2e+1x2o+2x3o+1x4e"
@@ -39,7 +39,8 @@ def results(network, graph):
     if traces is not None:
         loss = loss + traces.square().sum()
     loss.backward()
-    return [coefficients.detach(), *(parameter.grad for parameter in network.parameters() if parameter.grad is not None)]
+    gradients = [parameter.grad for parameter in network.parameters()]
+    return [coefficients.detach(), *(gradient for gradient in gradients if gradient is not None)]
 
 
 def assert_alike(ours, theirs, tolerance):
