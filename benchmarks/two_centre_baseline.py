@@ -2,12 +2,12 @@
 
     OMP_NUM_THREADS=1 python benchmarks/two_centre_baseline.py [--train EPOCHS] [RUNS ...]
 
-RUNS: folders of DFT runs or DeepH folders, each folder one set; by default the demo's runs. docs/performance.md
-describes the sets of its figures.
+RUNS: folders of DFT runs or DeepH folders, each folder one set; by default the demo's runs. docs/performance.md tells
+what sets its figures are of.
 
 The fit takes 80 % of a set. The table shows the rest: the root mean square of H's elements, what is left of it after
-the constants that `model.target_scaling` takes off by itself and after `model.two_centre_baseline`, and the share of the
-mean square that each explains.
+the constants that `model.target_scaling` takes off by itself and after `model.two_centre_baseline`, and the share of
+the mean square that each explains.
 
 --train: instead, train a small network on 16 samples of each set with each combination of the two switches, and print
 the MAE of 8 others.
