@@ -96,7 +96,7 @@ class LocalNorm(nn.Module):
         self.register_buffer("channel_of", channel_of, persistent=False)
 
     def forward(self, features: Tensor, skip: Tensor, *_: object) -> Tensor:
-        """The normed features plus the skipped ones: (R, F), (R, F) -> (R, F). What `GraphNorm` needs too is ignored."""
+        """The normed features plus the skipped ones: (R, F), (R, F) -> (R, F). `GraphNorm` needs the rest."""
         averages = self.averages.to(features)
         scalars = len(self.bias)
         mean = features[:, :scalars].mean(dim=1, keepdim=True) if scalars else 0.0
