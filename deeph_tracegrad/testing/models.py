@@ -34,9 +34,9 @@ Model = Callable[[Material], Material]
 Change = Callable[[Material], Material]
 """A material turned or told in other words, as in `changes.py`."""
 
-# Relative distances of the three crystals on either side of a cutoff; far above the rounding of lengths, so far below
-# any bond that what is left of H's slope and curvature is rounding too.
-_STEPS = 1e-5 * np.array([1.0, 2.0, 3.0])
+# Relative distances of the three crystals on either side of a cutoff: above the tolerance with which edges are found,
+# and so short that what the extrapolation misses of functions as sharp as the radial Gaussians is rounding.
+_STEPS = 2e-6 * np.array([1.0, 2.0, 3.0])
 
 
 def network_model(network: HamiltonianNetwork, reach: Reach | None = None) -> Model:
@@ -48,7 +48,8 @@ def network_model(network: HamiltonianNetwork, reach: Reach | None = None) -> Mo
     def predicted(material: Material) -> Material:
         if material.overlap is None:
             raise MismatchError("the material holds no overlap, whose atom pairs the network needs")
-        graph = build_graph(material, edge_pairs(material, reach), network.layout.basis)
+        unlabelled = material.with_hamiltonian(())
+        graph = build_graph(unlabelled, edge_pairs(unlabelled, reach), network.layout.basis)
         graph = graph.to(next(network.parameters()).device)
         with torch.inference_mode():
             hamiltonian = network.layout.blocks(network(graph).coefficients, graph)
@@ -73,7 +74,7 @@ def check_model(model: Model, material: Material, cutoff: Reach | float | None =
     cutoff: see `cutoff_jump`, which is left out without it.
 
     Raises:
-        MismatchError: the model gives no Hamiltonian, or `cutoff` lacks a pair of elements.
+        MismatchError: the model gives no Hamiltonian; and as `cutoff_jump` does.
     """
     unlabelled = material.with_hamiltonian(())
     model = cache(model)  # the material itself is predicted once
@@ -85,7 +86,7 @@ def check_model(model: Model, material: Material, cutoff: Reach | float | None =
     report["hermiticity"] = Result(hermiticity(predicted.hamiltonian), "eV", ROUNDING)
     if cutoff is not None:
         jump = cutoff_jump(model, unlabelled, cutoff)
-        report["jump at the cutoff"] = Result(jump, "eV", f"{ROUNDING}, if messages vanish there")
+        report["jump at the cutoff"] = Result(jump, "eV", f"{ROUNDING} with a smooth cutoff")
     return report
 
 
@@ -106,12 +107,22 @@ def cutoff_jump(model: Model, material: Material, cutoff: Reach | float) -> floa
     each side, and the two limits are compared. A network has none but rounding if a pair's messages go to zero towards
     the cutoff and no mean is taken over all edges of a graph; how smoothly they do is not asked.
 
-    cutoff: the length at which pairs leave, Å; one for all, or one for each two elements that have pairs. Where the
-    model keeps its pairs there, nothing can jump.
+    cutoff: the length at which pairs leave, Å; one for all, or one for each two elements that have pairs.
 
     Raises:
-        MismatchError: the material holds no overlap, or `cutoff` lacks a pair of elements.
+        MismatchError: the material holds no overlap, `cutoff` lacks two elements, or the model keeps its pairs there.
     """
+    crystal, inside, outside = _at_cutoff(material, cutoff)
+    after = _limit(model, replace(crystal, overlap=outside), 1)
+    leaving = find_pairs(outside.pairs, inside.pairs) < 0
+    if (find_pairs(after[0].pairs, inside.pairs[leaving]) >= 0).any():
+        raise MismatchError("the model has blocks of H for pairs beyond the cutoff; name the one at which pairs leave")
+    before = _limit(model, replace(crystal, overlap=inside), -1)
+    return largest_difference([b.on_pairs(a.pairs) for b, a in zip(before, after, strict=True)], after)
+
+
+def _at_cutoff(material: Material, cutoff: Reach | float) -> tuple[Material, BlockMatrix, BlockMatrix]:
+    """The crystal with its longest pairs at the cutoff, and S with those pairs, zero there, and without them."""
     if material.overlap is None:
         raise MismatchError("the material holds no overlap, whose atom pairs would leave the graph")
     elements, pairs = material.elements, material.overlap.pairs
@@ -119,24 +130,20 @@ def cutoff_jump(model: Model, material: Material, cutoff: Reach | float) -> floa
     limits = cutoff if isinstance(cutoff, Mapping) else dict.fromkeys(longest, cutoff)
     if missing := sorted(set(longest) - set(limits)):
         raise MismatchError(f"no cutoff is given for {', '.join(missing)}")
-    scale = min((limits[name] / length for name, length in longest.items() if length > 0), default=1.0)
-
-    within = pairs_within(_scaled(material, scale * (1 + _STEPS[0])).structure, elements, limits)
+    crystal = _scaled(material, min((limits[name] / length for name, length in longest.items() if length), default=1.0))
+    within = pairs_within(_scaled(crystal, 1 + _STEPS[0]).structure, elements, limits)
     on_site = (pairs[:, :3] == 0).all(axis=1) & (pairs[:, 3] == pairs[:, 4])
     outside = material.overlap.on_pairs(pairs[on_site | (find_pairs(within, pairs) >= 0)])
-    inside = outside.on_pairs(pairs)
+    return crystal, outside.on_pairs(pairs), outside
 
-    def limit(overlap: BlockMatrix, side: int) -> list[BlockMatrix]:
-        crystals = [_scaled(replace(material, overlap=overlap), scale * (1 + side * step)) for step in _STEPS]
-        near, middle, far = (_predicted(model, crystal).hamiltonian for crystal in crystals)
-        return [
-            one.with_entries(3 * one.entries - 3 * two.on_pairs(one.pairs).entries + three.on_pairs(one.pairs).entries)
-            for one, two, three in zip(near, middle, far, strict=True)
-        ]
 
-    after = limit(outside, 1)
-    before = [matrix.on_pairs(other.pairs) for matrix, other in zip(limit(inside, -1), after, strict=True)]
-    return largest_difference(before, after)
+def _limit(model: Model, crystal: Material, side: int) -> list[BlockMatrix]:
+    """H extrapolated to the crystal from three that are larger (side 1) or smaller (side -1)."""
+    near, middle, far = (_predicted(model, _scaled(crystal, 1 + side * step)).hamiltonian for step in _STEPS)
+    return [
+        one.with_entries(3 * one.entries - 3 * two.on_pairs(one.pairs).entries + three.on_pairs(one.pairs).entries)
+        for one, two, three in zip(near, middle, far, strict=True)
+    ]
 
 
 def _changes(atoms: int) -> dict[str, Change]:
@@ -155,7 +162,7 @@ def _changes(atoms: int) -> dict[str, Change]:
 
 
 def _predicted(model: Model, material: Material) -> Material:
-    predicted = model(material)
+    predicted = model(material.with_hamiltonian(()) if material.hamiltonian else material)
     if not predicted.hamiltonian:
         raise MismatchError("the model gave a material without a Hamiltonian")
     return predicted

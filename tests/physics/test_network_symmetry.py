@@ -15,7 +15,7 @@ from deeph_tracegrad.material import Material
 from deeph_tracegrad.nn.network import HamiltonianNetwork
 from deeph_tracegrad.orbitals import Basis, ElementBasis, SpinMode
 from deeph_tracegrad.samples import block_dtype, build_sample
-from deeph_tracegrad.testing import check_model, hermiticity, network_model, random_rotation, transformed
+from deeph_tracegrad.testing import check_model, cutoff_jump, hermiticity, network_model, random_rotation, transformed
 from deeph_tracegrad.training.losses import error_sums
 from materials import random_material
 
@@ -69,6 +69,12 @@ def test_without_the_switch_h_is_not_hermitian():
     material = random_material(SpinMode.NONE)
     model = network_model(network(material, NATURAL, hermitian=False))
     assert hermiticity(model(material).hamiltonian) > 1e-3
+
+
+def test_h_jumps_where_pairs_leave_the_graph():
+    """DeepH-E3 cuts nothing off smoothly."""
+    material = random_material(SpinMode.NONE)
+    assert cutoff_jump(network_model(network(material, NATURAL)), material, 4.5) > 1e-2
 
 
 def test_prediction_does_not_depend_on_the_order_of_edges_or_the_batch():

@@ -147,6 +147,8 @@ def test_what_cannot_be_checked():
         equivariance(lambda unlabelled: unlabelled.with_hamiltonian(()), material, turn)
     with pytest.raises(MismatchError, match="holds no overlap"):
         cutoff_jump(sound, replace(material, overlap=None), 4.0)
+    with pytest.raises(MismatchError, match="blocks of H for pairs beyond the cutoff"):
+        cutoff_jump(lambda unlabelled: unlabelled.with_hamiltonian(material.hamiltonian), material, 4.0)
 
 
 def test_the_report_is_a_table():
