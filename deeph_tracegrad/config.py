@@ -28,7 +28,7 @@ from deeph_tracegrad.errors import ConfigError
 
 
 def _irreps(text: str) -> str:
-    if not re.fullmatch(r"\s*\d+x\d+[eo](\s*\+\s*\d+x\d+[eo])*\s*", text):
+    if not re.fullmatch(r"\s*[0-9]{1,6}x[0-9]{1,3}[eo](\s*\+\s*[0-9]{1,6}x[0-9]{1,3}[eo])*\s*", text):
         raise PydanticCustomError("irreps", "input should be a list of irreps such as '64x0e+32x1o+16x2e'")
     return text
 

@@ -127,7 +127,9 @@ def read_index(folder: Path) -> dict[str, Any]:
         entries = [IndexEntry(**entry) for entry in index["samples"]]
     except ReadError:
         raise
-    except (MismatchError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except MismatchError as error:
+        raise ReadError(path, str(error)) from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ReadError(path, f"damaged index ({error}); run preprocess again with the same --out") from error
     if not entries:
         raise ReadError(path, "the dataset holds no sample")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from deeph_tracegrad.config import ModelSettings
+from deeph_tracegrad.console import count
 from deeph_tracegrad.errors import ConfigError
 from deeph_tracegrad.graph import HamiltonianGraph
 from deeph_tracegrad.nn.arrangement import Arrangement
@@ -72,7 +73,7 @@ class HamiltonianNetwork(nn.Module):
         missing = [str(irrep) for irrep in self.output.groups if irrep not in edge.groups]
         if missing:
             raise ConfigError(
-                f"the trunk {settings.trunk} with {settings.blocks} blocks and harmonics up to l = {degree} cannot "
+                f"the trunk {settings.trunk} with {count(settings.blocks, 'block')} and harmonics up to l = {degree} cannot "
                 f"reach the irreps {', '.join(missing)} of H for {basis.describe()}; raise [model] harmonics_degree, "
                 "or add irreps or blocks"
             )

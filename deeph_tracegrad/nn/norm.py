@@ -13,6 +13,8 @@ from deeph_tracegrad.nn.linear import SCALAR
 from deeph_tracegrad.nn.rotations import EdgeRotations
 
 _EPSILON = 1e-5
+# Channels that symmetry makes zero have a size of zero, whose root has no finite slope.
+_TINY = 1e-30
 
 
 class GraphNorm(nn.Module):
@@ -64,7 +66,8 @@ class GraphNorm(nn.Module):
         parts, start = [], 0
         for _, count in scalars:
             part = centred[:, start : start + count]
-            size = _mean_of_graph(part.square().mean(dim=1, keepdim=True), graph_of, graphs).sqrt() + _EPSILON
+            squared = _mean_of_graph(part.square().mean(dim=1, keepdim=True), graph_of, graphs)
+            size = (squared + _TINY).sqrt() + _EPSILON
             parts.append(part / size[graph_of])
             start += count
         normed = torch.cat([*parts, centred[:, start:]], dim=1) * weight
