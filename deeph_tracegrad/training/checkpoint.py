@@ -127,7 +127,7 @@ class Checkpoint:
         model = self.config.model
         parameters = sum(tensor.numel() for tensor in self.weights.values())
         samples = ", ".join(f"{len(labels)} {part}" for part, labels in self.split.items())
-        tracegrad = f"TraceGrad of width {model.tracegrad.width}" if model.tracegrad.enabled else "no TraceGrad"
+        tracegrad = f"TraceGrad, {model.tracegrad.preset}" if model.tracegrad.enabled else "no TraceGrad"
         return [
             ("basis", self.basis.describe()),
             ("spin", str(self.spin)),
@@ -170,7 +170,7 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         )
     try:
         return Checkpoint(
-            config=parse_config(content["config"], str(path)),
+            config=_config_of(content["config"], path),
             basis=basis_from_json(content["basis"]),
             spin=SpinMode(content["spin"]),
             reach={name: float(length) for name, length in content["reach"].items()},
@@ -183,6 +183,12 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         )
     except (KeyError, TypeError, ValueError, AttributeError, TracegradError) as error:
         raise ReadError(path, f"damaged checkpoint: {type(error).__name__}: {error}") from error
+
+
+def _config_of(content: dict[str, Any], path: Path) -> Config:
+    """The configuration; version 0.1.0 knew the paper's form of TraceGrad alone, and did not name it."""
+    content["model"].get("tracegrad", {}).setdefault("preset", "paper")
+    return parse_config(content, str(path))
 
 
 def _with_weights(training: dict[str, Any]) -> dict[str, Any]:

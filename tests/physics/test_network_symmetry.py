@@ -24,7 +24,7 @@ NATURAL = "4x0e+3x1o+2x2e+1x3o"
 BOTH = "4x0e+2x0o+3x1o+2x1e+2x2e+1x2o"
 
 
-def network(material, trunk, *, hermitian=True, tracegrad=True):
+def network(material, trunk, *, hermitian=True, tracegrad="compact"):
     torch.manual_seed(0)
     settings = ModelSettings(
         blocks=2,
@@ -33,7 +33,7 @@ def network(material, trunk, *, hermitian=True, tracegrad=True):
         edge_channels=6,
         radial_basis=16,
         hermitian=hermitian,
-        tracegrad={"enabled": tracegrad, "width": 8, "decoder_width": 8},
+        tracegrad={"preset": tracegrad, "width": 8, "decoder_width": 8},
     )
     return HamiltonianNetwork(settings, material.basis, material.spin).double()
 
@@ -45,12 +45,13 @@ def predicted(net, material):
     return net.layout.blocks(prediction.coefficients, graph), prediction.traces
 
 
+@pytest.mark.parametrize("tracegrad", ["compact", "paper"])
 @pytest.mark.parametrize("inverted", [False, True])
 @pytest.mark.parametrize("trunk", [NATURAL, BOTH])
 @pytest.mark.parametrize("spin", SpinMode)
-def test_prediction_turns_with_the_material(spin, trunk, inverted):
+def test_prediction_turns_with_the_material(spin, trunk, inverted, tracegrad):
     material = random_material(spin)
-    net = network(material, trunk)
+    net = network(material, trunk, tracegrad=tracegrad)
     rotation = random_rotation(1)
     h, traces = predicted(net, material)
     turned_h, turned_traces = predicted(net, transformed(material, -rotation if inverted else rotation))
