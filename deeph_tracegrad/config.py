@@ -42,6 +42,10 @@ GridSize = Annotated[int, Field(ge=2)]
 Betas = Annotated[tuple[BelowOne, BelowOne], Field(strict=False)]
 
 
+# width and decoder_width
+_TRACEGRAD_WIDTHS = {"compact": (64, 128), "paper": (1024, 1024)}
+
+
 class Section(BaseModel):
     """A table of the TOML file: immutable, no unknown keys, no silent conversion."""
 
@@ -84,15 +88,24 @@ class TraceGradSettings(Section):
     enabled: bool = True
     """False leaves the plain DeepH-E3 network."""
 
-    width: PositiveInt = 128
-    """Invariants drawn from each edge's features, and the width of the layers above them. 1024 in the TraceGrad
-    paper."""
+    preset: Literal["compact", "paper"] = "compact"
+    """compact: one invariant a channel, its squared norm, narrow layers; paper: all products of two channels of the
+    same irrep, layers of width 1024, as in the TraceGrad paper."""
 
-    decoder_width: PositiveInt = 128
-    """Width of the layers that predict the trace labels. 1024 in the TraceGrad paper."""
+    width: PositiveInt | None = None
+    """Width of the layers between invariants and traces; the preset's (64 or 1024) where it is not set."""
+
+    decoder_width: PositiveInt | None = None
+    """Width of the layers that predict the trace labels; the preset's (128 or 1024) where it is not set."""
 
     loss_weight: NonNegativeFloat = 0.3
     """Weight of the trace error relative to the error of H."""
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Of the layers between invariants and traces, and of those that predict the labels."""
+        width, decoder_width = _TRACEGRAD_WIDTHS[self.preset]
+        return self.width or width, self.decoder_width or decoder_width
 
 
 class ModelSettings(Section):
@@ -264,7 +277,7 @@ PRESETS: Mapping[str, Config] = {
     ),
     "paper": Config(
         data=DataSettings(max_edges=1),
-        model=ModelSettings(hermitian=False, tracegrad=TraceGradSettings(width=1024, decoder_width=1024)),
+        model=ModelSettings(hermitian=False, tracegrad=TraceGradSettings(preset="paper")),
         training=TrainingSettings(
             epochs=3000,
             optimizer=OptimizerSettings(name="adam", gradient_clip=0.0, ema_decay=0.0),

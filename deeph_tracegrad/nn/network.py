@@ -19,7 +19,7 @@ from deeph_tracegrad.nn.linear import IrrepLinear
 from deeph_tracegrad.nn.output import Output
 from deeph_tracegrad.nn.radial import GaussianBasis
 from deeph_tracegrad.nn.rotations import EdgeRotations
-from deeph_tracegrad.nn.tracegrad import TraceDecoder, TraceGrad
+from deeph_tracegrad.nn.tracegrad import CompactTraceGrad, PaperTraceGrad, TraceDecoder
 from deeph_tracegrad.nn.updates import EdgeUpdate, Geometry, NodeUpdate, Sizes, post_node_layout, scalars
 from deeph_tracegrad.orbitals import Basis, SpinMode
 from deeph_tracegrad.targets import TargetLayout
@@ -60,6 +60,8 @@ class HamiltonianNetwork(nn.Module):
         self.edge_embedding = GaussianBasis(settings.edge_channels, _EDGE_EMBEDDING_END)
         self.radial = GaussianBasis(settings.radial_basis, settings.cutoff_radius)
         self.node_updates, self.edge_updates, self.trace_modules = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        form = PaperTraceGrad if settings.tracegrad.preset == "paper" else CompactTraceGrad
+        width, decoder_width = settings.tracegrad.widths
         for block in range(settings.blocks):
             last = block == settings.blocks - 1
             wanted = post_node_layout(trunk, edge_trunk, self.output, [node, edge], degree) if last else trunk
@@ -69,7 +71,7 @@ class HamiltonianNetwork(nn.Module):
             self.edge_updates.append(edge_update := EdgeUpdate(node, edge, wanted, sizes))
             edge = edge_update.layout
             if settings.tracegrad.enabled:
-                self.trace_modules.append(TraceGrad(edge, settings.tracegrad.width, self.layout.num_targets))
+                self.trace_modules.append(form(edge, width, self.layout.num_targets))
         missing = [str(irrep) for irrep in self.output.groups if irrep not in edge.groups]
         if missing:
             raise ConfigError(
@@ -79,9 +81,7 @@ class HamiltonianNetwork(nn.Module):
             )
         self.head = IrrepLinear(edge, self.output, bias=True)
         self.decoder = (
-            TraceDecoder(
-                settings.blocks * self.layout.num_targets, settings.tracegrad.decoder_width, self.layout.num_targets
-            )
+            TraceDecoder(settings.blocks * self.layout.num_targets, decoder_width, self.layout.num_targets)
             if settings.tracegrad.enabled
             else None
         )

@@ -1,12 +1,13 @@
 """TraceGrad (arXiv 2405.05722): invariant features z under the supervision of traces, and v = ∂Σz/∂f for the others.
 
-z is a perceptron of quadratic invariants q_h = Σ_g Σ_uv W^g_uvh <f^g_u, f^g_v>, so v needs no second backward pass:
-v^g_u = 2 Σ_v M^g_uv f^g_v with M^g = Σ_h W^g_h s_h and s = ∂Σz/∂q, which has a closed form. Only the symmetric part of
-W matters, and only it is stored.
+z is a perceptron of invariants q that are quadratic in f, so v needs no second backward pass: with s = ∂Σz/∂q, which
+has a closed form, v is f times a symmetric matrix of channels for each irrep.
 
-Shape letters: R edges, F features of a row, c channels of one irrep, H width, T targets, U packed channel pairs.
+Shape letters: R edges, F features of a row, C channels, c channels of one irrep, Q invariants, H width, T targets,
+U packed channel pairs.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,34 +19,61 @@ _NORM_EPSILON = 1e-6
 
 
 class TraceGrad(nn.Module):
-    """From edge features f to (z, v); in any frame, as z is invariant and v turns with f."""
+    """From edge features f to (z, v); in any frame, as z is invariant and v turns with f. The forms differ in q."""
 
-    def __init__(self, layout: Layout, width: int, targets: int) -> None:
+    def __init__(self, layout: Layout, invariants: int, width: int, targets: int) -> None:
         super().__init__()
         self.layout = layout
+        self.hidden = nn.Linear(invariants, width)
+        self.hidden_norm = nn.LayerNorm(width, eps=_NORM_EPSILON)
+        self.out = nn.Linear(width, targets)
+        self.out_norm = nn.LayerNorm(targets, eps=_NORM_EPSILON)
+
+    def perceptron(self, q: Tensor) -> tuple[Tensor, Tensor]:
+        """(R, Q) -> z (R, T), s = ∂Σz/∂q (R, Q)."""
+        hidden, through_hidden = _normed_silu(self.hidden(q), self.hidden_norm)
+        z, through_out = _normed_silu(self.out(hidden), self.out_norm)
+        slope = through_out(torch.ones_like(z)) @ self.out.weight
+        return z, through_hidden(slope) @ self.hidden.weight
+
+
+class PaperTraceGrad(TraceGrad):
+    """Every quadratic invariant: q_h = Σ_g Σ_uv W^g_uvh <f^g_u, f^g_v>.
+
+    v^g_u = 2 Σ_v M^g_uv f^g_v with M^g = Σ_h W^g_h s_h. Only the symmetric part of W matters, and only it is stored.
+    """
+
+    def __init__(self, layout: Layout, width: int, targets: int) -> None:
+        super().__init__(layout, width, width, targets)
         self._sizes = [count * (count + 1) // 2 for count in layout.groups.values()]
         # unit variance of q for normal features: each of U pairs of an irrep contributes (2l+1) terms
         scales = [(size * irrep.size) ** -0.5 for size, irrep in zip(self._sizes, layout.groups, strict=True)]
         scale = torch.cat([torch.full((size, 1), x) for size, x in zip(self._sizes, scales, strict=True)])
         self.quadratic = nn.Parameter(torch.randn(sum(self._sizes), width) * scale / len(self._sizes) ** 0.5)
-        self.hidden = nn.Linear(width, width)
-        self.hidden_norm = nn.LayerNorm(width, eps=_NORM_EPSILON)
-        self.out = nn.Linear(width, targets)
-        self.out_norm = nn.LayerNorm(targets, eps=_NORM_EPSILON)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """(R, F) -> z (R, T), v (R, F)."""
         parts = self.layout.by_irrep(features)
-        q = torch.cat([_Pack.apply(part.mT @ part) for part in parts], dim=1) @ self.quadratic
-        first = self.hidden_norm(hidden := self.hidden(q))
-        second = self.out_norm(out := self.out(nn.functional.silu(first)))
-        z = nn.functional.silu(second)
-        # back from z to q: the transposed Jacobian of each step applied to ones
-        slope = _norm_transposed(_silu_slope(second), out, self.out_norm) @ self.out.weight
-        slope = _norm_transposed(slope * _silu_slope(first), hidden, self.hidden_norm) @ self.hidden.weight
+        z, slope = self.perceptron(torch.cat([_Pack.apply(part.mT @ part) for part in parts], dim=1) @ self.quadratic)
         mixing = (slope @ self.quadratic.T).split(self._sizes, dim=1)
         v = [2 * part @ _Unpack.apply(m, part.shape[2]) for part, m in zip(parts, mixing, strict=True)]
         return z, self.layout.from_irreps(v)
+
+
+class CompactTraceGrad(TraceGrad):
+    """One quadratic invariant a channel: q_u = |f_u|² / (2l+1), so that v_u = 2 s_u f_u / (2l+1)."""
+
+    scale: Tensor
+
+    def __init__(self, layout: Layout, width: int, targets: int) -> None:
+        super().__init__(layout, layout.channels, width, targets)
+        scale = torch.cat([torch.full((count,), 1 / irrep.size) for irrep, count in layout.groups.items()])
+        self.register_buffer("scale", scale, persistent=False)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(R, F) -> z (R, T), v (R, F)."""
+        z, slope = self.perceptron(_OrderSum.apply(features.square(), self.layout) * self.scale)
+        return z, _OrderCopies.apply(2 * slope * self.scale, self.layout) * features
 
 
 class TraceDecoder(nn.Module):
@@ -106,15 +134,50 @@ def _triangle(channels: int, like: Tensor) -> tuple[Tensor, Tensor]:
     return rows * channels + columns, torch.where(rows == columns, 1.0, 2.0).to(like)
 
 
-def _silu_slope(x: Tensor) -> Tensor:
-    sigmoid = torch.sigmoid(x)
-    return sigmoid * (1 + x * (1 - sigmoid))
+class _OrderSum(torch.autograd.Function):
+    """(R, F) -> (R, C), the sum of each channel's components.
+
+    Written out, as is its adjoint: autograd would pad the gradient of each slice to a whole row.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, layout: Layout) -> Tensor:
+        ctx.layout = layout
+        first, *others = features.split(layout.block_sizes, dim=1)
+        total = first.clone()
+        for block in others:
+            total[:, layout.channels - block.shape[1] :] += block
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return _OrderCopies.apply(gradient, ctx.layout), None
 
 
-def _norm_transposed(gradient: Tensor, x: Tensor, norm: nn.LayerNorm) -> Tensor:
-    """The transposed Jacobian of a layer norm at x applied to a gradient."""
-    variance, mean = torch.var_mean(x, dim=1, correction=0, keepdim=True)
-    inverse = torch.rsqrt(variance + norm.eps)
-    normed = (x - mean) * inverse
-    scaled = gradient * norm.weight
-    return inverse * (scaled - scaled.mean(dim=1, keepdim=True) - normed * (scaled * normed).mean(dim=1, keepdim=True))
+class _OrderCopies(torch.autograd.Function):
+    """(R, C) -> (R, F), each channel's value at all of its components."""
+
+    @staticmethod
+    def forward(ctx: Any, channels: Tensor, layout: Layout) -> Tensor:
+        ctx.layout = layout
+        return torch.cat([channels[:, layout.channels - size :] for size in layout.block_sizes], dim=1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return _OrderSum.apply(gradient, ctx.layout), None
+
+
+def _normed_silu(x: Tensor, norm: nn.LayerNorm) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """SiLU of a layer norm of x, and its transposed Jacobian as a function; in the operations that autograd fuses."""
+    shape = norm.normalized_shape
+    normed, mean, inverse = torch.native_layer_norm(x, shape, norm.weight, norm.bias, norm.eps)
+    sigmoid = torch.sigmoid(normed)
+    value = normed * sigmoid
+    slope = torch.addcmul(sigmoid + value, value, sigmoid, value=-1)
+
+    def transposed(gradient: Tensor) -> Tensor:
+        saved = (x, shape, mean, inverse, norm.weight, norm.bias)
+        wanted = [True, False, False]  # of x alone
+        return torch.ops.aten.native_layer_norm_backward(gradient * slope, *saved, wanted)[0]
+
+    return value, transposed

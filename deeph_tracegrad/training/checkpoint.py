@@ -133,7 +133,7 @@ class Checkpoint:
         model = self.config.model
         parameters = sum(tensor.numel() for tensor in self.weights.values())
         samples = ", ".join(f"{len(labels)} {part}" for part, labels in self.split.items())
-        tracegrad = f"TraceGrad of width {model.tracegrad.width}" if model.tracegrad.enabled else "no TraceGrad"
+        tracegrad = f"TraceGrad, {model.tracegrad.preset}" if model.tracegrad.enabled else "no TraceGrad"
         return [
             ("basis", self.basis.describe()),
             ("spin", str(self.spin)),
@@ -168,7 +168,7 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         )
     try:
         return Checkpoint(
-            config=parse_config(content["config"], str(path)),
+            config=_config_of(content["config"], path),
             basis=basis_from_json(content["basis"]),
             spin=SpinMode(content["spin"]),
             reach={name: float(length) for name, length in content["reach"].items()},
@@ -191,6 +191,12 @@ def _reason_against_folder(path: Path) -> str:
     if (path / INDEX).is_file():
         return "a dataset; a checkpoint is a file such as best.pt in the folder of a training"
     return "a folder; name the checkpoint in it, such as best.pt"
+
+
+def _config_of(content: dict[str, Any], path: Path) -> Config:
+    """The configuration; version 0.1.0 knew the paper's form of TraceGrad alone, and did not name it."""
+    content["model"].get("tracegrad", {}).setdefault("preset", "paper")
+    return parse_config(content, str(path))
 
 
 def _with_weights(training: dict[str, Any]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ FITTED = {"two_centre_baseline": True, "target_scaling": True}
 SMOOTH = {"norm": "local", "smooth_cutoff": True, "cutoff_radius": CUTOFF}
 
 
-def network(material, trunk, **choices):
+def network(material, trunk, *, tracegrad="compact", **choices):
     """With random weights, and what the choices fit to a sample fitted to the material."""
     torch.manual_seed(0)
     settings = ModelSettings(
@@ -37,7 +37,7 @@ def network(material, trunk, **choices):
         node_channels=6,
         edge_channels=6,
         radial_basis=16,
-        tracegrad={"width": 8, "decoder_width": 8},
+        tracegrad={"preset": tracegrad, "width": 8, "decoder_width": 8},
         **choices,
     )
     net = HamiltonianNetwork(settings, material.basis, material.spin).double()
@@ -63,10 +63,16 @@ def test_prediction_has_the_symmetries_of_h(spin, trunk, choices):
     assert_sound(network(material, trunk, **choices), material)
 
 
-@pytest.mark.parametrize("inverted", [False, True])
-def test_traces_are_invariant(inverted):
+def test_tracegrad_of_the_paper_has_the_symmetries_of_h():
     material = random_material(SpinMode.NONCOLLINEAR)
-    net = network(material, BOTH)
+    assert_sound(network(material, BOTH, tracegrad="paper"), material)
+
+
+@pytest.mark.parametrize("tracegrad", ["compact", "paper"])
+@pytest.mark.parametrize("inverted", [False, True])
+def test_traces_are_invariant(inverted, tracegrad):
+    material = random_material(SpinMode.NONCOLLINEAR)
+    net = network(material, BOTH, tracegrad=tracegrad)
     operation = random_rotation(1) * (-1 if inverted else 1)
     with torch.no_grad():
         traces, turned = (

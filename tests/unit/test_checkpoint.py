@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from deeph_tracegrad.config import Config, DataSettings, ModelSettings, OptimizerSettings, TrainingSettings
+from deeph_tracegrad.config import (
+    Config,
+    DataSettings,
+    ModelSettings,
+    OptimizerSettings,
+    TraceGradSettings,
+    TrainingSettings,
+)
 from deeph_tracegrad.dataset import GraphDataset
 from deeph_tracegrad.errors import MismatchError, ReadError
 from deeph_tracegrad.orbitals import Basis, ElementBasis, SpinMode
@@ -144,6 +151,16 @@ def test_summary(saved: Path) -> None:
     assert summary["basis"] == "C s2p1"
     assert summary["train loss"] == "0.125 eV²"
     assert summary["epochs"] == "5"
+
+
+def test_checkpoints_of_before_the_presets_have_the_papers_tracegrad(tmp_path: Path) -> None:
+    model = ModelSettings(blocks=1, tracegrad=TraceGradSettings(preset="paper", width=8, decoder_width=8))
+    config = Config(model=model, training=TrainingSettings(dtype="float64"))
+    checkpoint_of(trained(config), config).save(tmp_path / "old.pt")
+    content = torch.load(tmp_path / "old.pt", weights_only=True)
+    del content["config"]["model"]["tracegrad"]["preset"]
+    torch.save(content, tmp_path / "old.pt")
+    assert load_checkpoint(tmp_path / "old.pt").config == config
 
 
 def test_truncated_anywhere(saved: Path) -> None:

@@ -15,6 +15,7 @@ from deeph_tracegrad.config import (
     Config,
     DataSettings,
     OptimizerSettings,
+    TraceGradSettings,
     TrainingSettings,
     annotated_toml,
     differing_keys,
@@ -73,6 +74,7 @@ def written(folder: Path, text: str) -> Path:
         ("[training]\nepochs = true", [], ["training.epochs = True"]),
         ("[data]\ntrain = 2", [], ["data.train = 2", "less than or equal to 1", "list", "fraction"]),
         ("[model]\ntrunk = '64x0'", [], ["model.trunk = '64x0': input should be a list of irreps such as '64x0e+"]),
+        ("[model.tracegrad]\npreset = 'large'", [], ["model.tracegrad.preset = 'large'", "'compact' or 'paper'"]),
         ("[model]\nradial_basis = 1", [], ["model.radial_basis = 1: input should be greater than or equal to 2"]),
         ("[model]\nedge_channels = 1", [], ["model.edge_channels = 1: input should be greater than or equal to 2"]),
         ("[model]\ncutoff_radius = inf", [], ["model.cutoff_radius = inf: input should be a finite number"]),
@@ -121,6 +123,13 @@ def test_settings_override_the_file(tmp_path: Path) -> None:
     assert config.data.train == ["a_*"]
     assert not config.model.tracegrad.enabled
     assert config.model == Config().model.model_copy(update={"tracegrad": config.model.tracegrad})
+
+
+def test_widths_are_the_presets_unless_they_are_set() -> None:
+    assert TraceGradSettings().widths == TraceGradSettings(preset="compact").widths
+    assert TraceGradSettings(preset="paper").widths == (1024, 1024)
+    assert TraceGradSettings(preset="paper", width=256).widths == (256, 1024)
+    assert TraceGradSettings(preset="paper", decoder_width=32).widths == (1024, 32)
 
 
 def test_differing_keys() -> None:
