@@ -75,8 +75,8 @@ class HamiltonianNetwork(nn.Module):
         missing = [str(irrep) for irrep in self.output.groups if irrep not in edge.groups]
         if missing:
             raise ConfigError(
-                f"the trunk {settings.trunk} with {count(settings.blocks, 'block')} and harmonics up to l = {degree} cannot "
-                f"reach the irreps {', '.join(missing)} of H for {basis.describe()}; raise [model] harmonics_degree, "
+                f"the trunk {settings.trunk} with {count(settings.blocks, 'block')} and harmonics up to l = {degree} "
+                f"cannot reach the irreps {', '.join(missing)} of H for {basis.describe()}; raise [model] harmonics_degree, "
                 "or add irreps or blocks"
             )
         self.head = IrrepLinear(edge, self.output, bias=True)
