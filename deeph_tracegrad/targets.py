@@ -165,6 +165,17 @@ class TargetLayout(torch.nn.Module):
         source, destination = graph.species[graph.edge_index]
         return self.target_mask[source, destination]
 
+    def square_weights(self, graph: "HamiltonianGraph") -> Tensor:
+        """What each squared coefficient of an edge adds to |H|², in H's precision, zero for targets that it lacks.
+
+        (E, D), or (1, D) where all edges are alike.
+        """
+        table = (self.target_mask.to(self.trace_weights) @ self.trace_weights.T).flatten(0, 1)
+        if len(table) > 1:
+            source, destination = graph.species[graph.edge_index]
+            table = table.index_select(0, source * len(self.basis) + destination)
+        return table.to(graph.target.dtype)
+
     def element_mask(self, graph: "HamiltonianGraph") -> Tensor:
         """The elements that each edge has, (E, P) bool."""
         return self.edge_mask(graph)[:, self.element_target]

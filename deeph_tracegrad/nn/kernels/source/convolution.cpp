@@ -273,14 +273,6 @@ void forward(const Arguments<T>& a, T* saved, T* out, bool summed, int threads) 
   if (summed) reduce(a.atoms * size, totals, out);
 }
 
-template <class T>
-void transpose(int64_t rows, int64_t columns, int64_t stride, const T* source, int64_t target_stride, T* target) {
-  for (int64_t c = 0; c < columns; ++c) {
-    for (int64_t r = 0; r < rows; ++r) target[c * target_stride + r] = source[r * stride + c];
-    std::fill(target + c * target_stride + rows, target + (c + 1) * target_stride, T(0));
-  }
-}
-
 // gradient: of `out`. node_gradient, matrices_gradient: zeros. edge_gradient: may be null.
 template <class T>
 void backward(const Arguments<T>& a, T* saved, const T* gradient, bool summed, T* node_gradient, T* edge_gradient,
@@ -304,8 +296,8 @@ void backward(const Arguments<T>& a, T* saved, const T* gradient, bool summed, T
   for (int which = 0; which < 4; ++which)
     for (int64_t m = 0; m < plan.orders(); ++m)
       if (const int64_t depth = plan.rows(which % 2, m))
-        transpose(depth, plan.before.channels_of(m), plan.columns<T>(m), a.matrices + plan.offset(which / 2, which % 2, m),
-                  padded<T>(depth), transposed + transposed_starts[which * plan.orders() + m]);
+        transpose(depth, plan.before.channels_of(m), a.matrices + plan.offset(which / 2, which % 2, m),
+                  plan.columns<T>(m), T(1), transposed + transposed_starts[which * plan.orders() + m]);
 
   const std::vector<T*> nodes = one_each<T, 1>(node_size, threads, node_gradient);
   const std::vector<T*> matrices = one_each<T, 2>(matrices_size, threads, matrices_gradient);

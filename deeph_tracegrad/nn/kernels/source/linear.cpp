@@ -59,12 +59,11 @@ const T* together(const T* features, int64_t dim, const int64_t* members, const 
 // (columns padded): scale * weight, or its transpose.
 template <class T>
 void pack(const Pair& pair, const T* weight, T scale, bool transposed, T* packed) {
-  const int64_t rows = transposed ? pair.columns : pair.rows, columns = transposed ? pair.rows : pair.columns;
-  const int64_t width = padded<T>(columns);
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t c = 0; c < columns; ++c)
-      packed[r * width + c] = scale * weight[transposed ? c * pair.columns + r : r * pair.columns + c];
-    std::fill(packed + r * width + columns, packed + (r + 1) * width, T(0));
+  if (transposed) return transpose(pair.rows, pair.columns, weight, pair.columns, scale, packed);
+  const int64_t width = padded<T>(pair.columns);
+  for (int64_t r = 0; r < pair.rows; ++r) {
+    for (int64_t c = 0; c < pair.columns; ++c) packed[r * width + c] = scale * weight[r * pair.columns + c];
+    std::fill(packed + r * width + pair.columns, packed + (r + 1) * width, T(0));
   }
 }
 

@@ -115,6 +115,17 @@ void multiply(int64_t rows, int64_t columns, int64_t depth, const T* a, int64_t 
   if (n < columns) column_block<T, 1>(rows, depth, a, row_stride, depth_stride, b + n, ldb, c + n, ldc, add);
 }
 
+// target (columns, rows padded) = scale * source (rows, columns), in blocks that stay in the first cache.
+template <class T>
+void transpose(int64_t rows, int64_t columns, const T* source, int64_t stride, T scale, T* target) {
+  constexpr int64_t block = 16;
+  const int64_t width = padded<T>(rows);
+  for (int64_t first = 0; first < columns; first += block)
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t c = first; c < std::min(first + block, columns); ++c) target[c * width + r] = scale * source[r * stride + c];
+  for (int64_t c = 0; c < columns; ++c) std::fill(target + c * width + rows, target + (c + 1) * width, T(0));
+}
+
 template <class T>
 struct Exponent;
 template <>
