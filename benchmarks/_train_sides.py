@@ -20,6 +20,7 @@ from torch import Tensor
 from deeph_tracegrad.config import PRESETS, Config, ModelSettings
 from deeph_tracegrad.graph import HamiltonianGraph
 from deeph_tracegrad.material import Material
+from deeph_tracegrad.nn.arrangement import Arrangement
 from deeph_tracegrad.nn.network import Prediction
 from deeph_tracegrad.samples import build_sample
 from deeph_tracegrad.targets import TargetLayout
@@ -76,10 +77,12 @@ class Task:
 
     @cached_property
     def graph(self) -> HamiltonianGraph:
-        """The labelled graph."""
-        sample = build_sample(self.material, "benchmark")
-        layout = TargetLayout(self.material.basis, self.material.spin)
-        return HamiltonianGraph.from_sample(sample, self.material.basis, layout).to(self.device)
+        """The labelled graph, as a training reads it."""
+        sample, basis = build_sample(self.material, "benchmark"), self.material.basis
+        graph = HamiltonianGraph.from_sample(sample, basis, TargetLayout(basis, self.material.spin))
+        graph.target = graph.target.to(self.dtype)
+        graph.arrangement = Arrangement.of(graph, len(basis))
+        return graph.to(self.device)
 
     @property
     def unit_cell(self) -> "Task":

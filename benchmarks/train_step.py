@@ -16,10 +16,12 @@ forward pass needs at least (`_work.py`), against a matrix product and a copy ti
 --quick: graphene in float32 with one thread, few repetitions. --profile: where our step's time goes. --variants: our
 step in other ways, on a GPU all of them: float32, tf32 and bf16 (matrix products), compile (torch.compile), graph
 (CUDA graphs; GPU only), or several joined by +. bf16 is torch's autocast around the network: its products of rotations
-are in bfloat16 too. On a GPU the benchmark also says whether a step waits for the device.
+are in bfloat16 too. Asked for on a CPU, the benchmark leaves the compiled kernels aside, as on a GPU. On a GPU it also
+says whether a step waits for the device.
 """
 
 import argparse
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -33,6 +35,8 @@ from _train_sides import CASES, SIDES, Ours, Task, Theirs
 from _train_variants import MODIFIERS, ON_CPU, ON_CUDA, measure_variants
 from _work import forward_work
 from torch.profiler import ProfilerActivity, profile
+
+from deeph_tracegrad.nn.kernels.library import SWITCH
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 ROUNDS, QUICK_ROUNDS = 9, 3
@@ -77,6 +81,8 @@ HEADER = (
 def main() -> None:
     arguments = parse()
     device = torch.device(arguments.device)
+    if arguments.variants:
+        os.environ[SWITCH] = "0"
     if arguments.memory:
         torch.set_num_threads(1)
         print(step_memory(Task(CASES[arguments.case[0]], DTYPES[arguments.dtype[0]], device), arguments.memory))
