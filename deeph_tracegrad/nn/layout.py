@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from e3nn import o3
 from torch import Tensor
@@ -130,6 +131,19 @@ class Layout:
     def position(self, irrep: Irrep, channel: int, order: int) -> int:
         """Where the component m of a channel of this irrep stands in a row."""
         return self.block_start(order) + self.starts[irrep] + channel - self.first_channel(order)
+
+    def places(self, irrep: Irrep) -> list[int]:
+        """Where the components m = 0, +1, -1, ... of an irrep's channels begin in a row."""
+        return [self.position(irrep, 0, order) for order in self.orders[: irrep.size]]
+
+    @cached_property
+    def plan(self) -> np.ndarray:
+        """All that as integers, as the compiled kernels read it."""
+        starts = [self.block_start(order) for order in self.orders]
+        numbers = [self.dim, self.channels, len(self.orders), *starts, *self.block_sizes, len(self.groups)]
+        for irrep, count in self.groups.items():
+            numbers += [irrep.degree, count, self.starts[irrep], int(irrep.natural), *self.places(irrep)]
+        return np.array(numbers, dtype=np.int64)
 
     def by_irrep(self, features: Tensor) -> list[Tensor]:
         """(R, F) -> for each group (R, 2l+1, c), the components in the order m = 0, +1, -1, ..."""

@@ -76,8 +76,8 @@ class HamiltonianNetwork(nn.Module):
         if missing:
             raise ConfigError(
                 f"the trunk {settings.trunk} with {count(settings.blocks, 'block')} and harmonics up to l = {degree} "
-                f"cannot reach the irreps {', '.join(missing)} of H for {basis.describe()}; raise [model] harmonics_degree, "
-                "or add irreps or blocks"
+                f"cannot reach the irreps {', '.join(missing)} of H for {basis.describe()}; raise [model] "
+                "harmonics_degree, or add irreps or blocks"
             )
         self.head = IrrepLinear(edge, self.output, bias=True)
         self.decoder = (
@@ -131,8 +131,8 @@ class HamiltonianNetwork(nn.Module):
         edge = self.edge_updates[block](node, edge, geometry)
         if self.decoder is None:
             return node, edge, None
-        z, gradient = self.trace_modules[block](edge)
-        return node, edge + gradient, z
+        z, edge = self.trace_modules[block](edge)
+        return node, edge, z
 
     def _geometry(
         self, graph: HamiltonianGraph, arrangement: Arrangement, envelope: Tensor | None

@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from deeph_tracegrad.nn.channels import mixed_in, squared_norms
 from deeph_tracegrad.nn.layout import Layout
 
 _NORM_EPSILON = 1e-6
 
 
 class TraceGrad(nn.Module):
-    """From edge features f to (z, v); in any frame, as z is invariant and v turns with f. The forms differ in q."""
+    """From edge features f to (z, f + v), in any frame: z is invariant and v turns with f. The forms differ in q."""
 
     def __init__(self, layout: Layout, invariants: int, width: int, targets: int) -> None:
         super().__init__()
@@ -52,12 +53,12 @@ class PaperTraceGrad(TraceGrad):
         self.quadratic = nn.Parameter(torch.randn(sum(self._sizes), width) * scale / len(self._sizes) ** 0.5)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """(R, F) -> z (R, T), v (R, F)."""
+        """(R, F) -> z (R, T), f + v (R, F)."""
         parts = self.layout.by_irrep(features)
         z, slope = self.perceptron(torch.cat([_Pack.apply(part.mT @ part) for part in parts], dim=1) @ self.quadratic)
         mixing = (slope @ self.quadratic.T).split(self._sizes, dim=1)
         v = [2 * part @ _Unpack.apply(m, part.shape[2]) for part, m in zip(parts, mixing, strict=True)]
-        return z, self.layout.from_irreps(v)
+        return z, features + self.layout.from_irreps(v)
 
 
 class CompactTraceGrad(TraceGrad):
@@ -71,9 +72,9 @@ class CompactTraceGrad(TraceGrad):
         self.register_buffer("scale", scale, persistent=False)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """(R, F) -> z (R, T), v (R, F)."""
-        z, slope = self.perceptron(_OrderSum.apply(features.square(), self.layout) * self.scale)
-        return z, _OrderCopies.apply(2 * slope * self.scale, self.layout) * features
+        """(R, F) -> z (R, T), f + v (R, F)."""
+        z, slope = self.perceptron(squared_norms(features, self.layout) * self.scale)
+        return z, mixed_in(features, 2 * slope * self.scale, self.layout)
 
 
 class TraceDecoder(nn.Module):
@@ -132,39 +133,6 @@ def _triangle(channels: int, like: Tensor) -> tuple[Tensor, Tensor]:
     """Flat places of the upper triangle, and how often each entry occurs in the whole."""
     rows, columns = torch.triu_indices(channels, channels, device=like.device)
     return rows * channels + columns, torch.where(rows == columns, 1.0, 2.0).to(like)
-
-
-class _OrderSum(torch.autograd.Function):
-    """(R, F) -> (R, C), the sum of each channel's components.
-
-    Written out, as is its adjoint: autograd would pad the gradient of each slice to a whole row.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, features: Tensor, layout: Layout) -> Tensor:
-        ctx.layout = layout
-        first, *others = features.split(layout.block_sizes, dim=1)
-        total = first.clone()
-        for block in others:
-            total[:, layout.channels - block.shape[1] :] += block
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return _OrderCopies.apply(gradient, ctx.layout), None
-
-
-class _OrderCopies(torch.autograd.Function):
-    """(R, C) -> (R, F), each channel's value at all of its components."""
-
-    @staticmethod
-    def forward(ctx: Any, channels: Tensor, layout: Layout) -> Tensor:
-        ctx.layout = layout
-        return torch.cat([channels[:, layout.channels - size :] for size in layout.block_sizes], dim=1)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return _OrderSum.apply(gradient, ctx.layout), None
 
 
 def _normed_silu(x: Tensor, norm: nn.LayerNorm) -> tuple[Tensor, Callable[[Tensor], Tensor]]:

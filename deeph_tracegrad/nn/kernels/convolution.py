@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from deeph_tracegrad.nn.gate import Gate
 from deeph_tracegrad.nn.kernels.library import kernel, lanes
-from deeph_tracegrad.nn.kernels.plans import integers, layout_plan
 from deeph_tracegrad.nn.layout import Layout
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class ConvolutionKernel:
         gate = self.gate
         layouts = [self.node, self.edge, gate.before, gate.after]
         counts = [gate.scalars, gate.pseudoscalars, gate.gated]
-        convolution = [number for layout in layouts for number in layout_plan(layout)] + counts + list(offsets.values())
+        convolution = np.concatenate([*(layout.plan for layout in layouts), counts, list(offsets.values())])
         product: list[int] = []
         tables: list[np.ndarray] = []
         for number, (source, groups) in enumerate(zip(sources, self.product.groups, strict=True)):
@@ -91,7 +91,7 @@ class ConvolutionKernel:
         count = sum(map(len, self.product.groups))
         number_type = np.float32 if dtype == torch.float32 else np.float64
         table = np.concatenate(tables).astype(number_type)
-        return _Plans(integers(convolution), integers([count, *product]), table, size)
+        return _Plans(convolution, np.array([count, *product]), table, size)
 
     def _width(self, order: int, dtype: torch.dtype) -> int:
         """Columns of the matrices of one |m|, padded."""
@@ -132,6 +132,7 @@ class _Convolution(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         node, edge, radial, weight, scale, matrices, kept = ctx.saved_tensors
         geometry, dtype = ctx.geometry, node.dtype

@@ -33,6 +33,7 @@ Argument = Tensor | np.ndarray | int | None
 def compiled(like: Tensor) -> bool:
     """Whether the compiled kernels can work on this tensor."""
     usable = like.device.type == "cpu" and like.dtype in (torch.float32, torch.float64)
+    usable = usable and not torch.is_autocast_enabled("cpu")  # whose tensors have other types than the weights
     return usable and _library() is not None
 
 

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from deeph_tracegrad.nn.kernels.library import kernel
-from deeph_tracegrad.nn.kernels.plans import integers, places
 from deeph_tracegrad.nn.layout import Irrep, Layout
 
 
@@ -35,9 +35,9 @@ class LinearKernel:
         weights = 0
         for irrep in scales:
             rows, columns = source.groups[irrep], target.groups[irrep]
-            plan += [irrep.size, rows, columns, weights, *places(source, irrep), *places(target, irrep)]
+            plan += [irrep.size, rows, columns, weights, *source.places(irrep), *target.places(irrep)]
             weights += rows * columns
-        self.plan = integers(plan)
+        self.plan = np.array(plan)
         self._scales = np.array(list(scales.values()))
 
     def scales(self, dtype: torch.dtype) -> np.ndarray:
@@ -115,6 +115,7 @@ class _Linear(torch.autograd.Function):
         return linear.apply(features, weight, members, bias=bias, onto=onto)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         features, weight = ctx.saved_tensors
         gradient = gradient.contiguous()

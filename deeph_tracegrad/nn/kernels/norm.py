@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from deeph_tracegrad.nn.kernels.library import kernel
-from deeph_tracegrad.nn.kernels.plans import integers, layout_plan
 from deeph_tracegrad.nn.layout import Layout
 
 
@@ -18,7 +18,7 @@ class NormKernel:
     """The norm of one layout; epsilon: added to the size of scalars."""
 
     def __init__(self, layout: Layout, epsilon: float) -> None:
-        self.plan = integers(layout_plan(layout))
+        self.plan = layout.plan
         self.epsilon = np.array([epsilon])
         self.components = sum(irrep.size for irrep in layout.groups)
         self.groups = len(layout.groups)
@@ -61,6 +61,7 @@ class _Norm(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         features, weight, bias, means, sizes = ctx.saved_tensors
         graph_of, graphs, rotations = ctx.rows
