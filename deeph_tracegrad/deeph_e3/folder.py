@@ -1,13 +1,11 @@
 """The folder of a model that the official DeepH-E3 trained, read without running anything in it."""
 
-import zipfile
 from collections.abc import Mapping
 from configparser import ConfigParser
 from configparser import Error as ConfigParserError
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -23,6 +21,7 @@ from deeph_tracegrad.nn.layout import Irrep, Layout
 from deeph_tracegrad.nn.linear import SCALAR
 from deeph_tracegrad.orbitals import Basis, SpinMode
 from deeph_tracegrad.targets import Target
+from deeph_tracegrad.torch_files import read_torch_file
 
 WEIGHTS = "best_model.pkl"
 ARGUMENTS = "src/build_model.py"
@@ -141,19 +140,7 @@ def _read_settings(path: Path) -> tuple[torch.dtype, str]:
 
 def _read_weights(path: Path) -> tuple[Mapping[str, Tensor], int, float]:
     """The state dict, epochs done and validation loss; code that someone might have put into the file is refused."""
-    if not path.is_file():
-        raise ReadError(path, "the file is missing")
-    try:
-        with zipfile.ZipFile(path) as archive:  # torch writes checksums, but does not read them
-            damaged = archive.testzip()
-        content = {} if damaged else torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        raise ReadError(path, "holds something other than tensors, numbers and text, which might run code") from error
-    except Exception as error:  # zipfile and torch raise a dozen kinds for a file that is damaged or something else
-        reason = str(error).partition("\n")[0]
-        raise ReadError(path, f"no checkpoint of torch 1.6 or newer, or a damaged one ({reason})") from error
-    if damaged:
-        raise ReadError(path, f"damaged checkpoint: {damaged} in it does not have its checksum")
+    content = read_torch_file(path, "checkpoint of DeepH-E3")
     state, epoch, loss = (_entry(path, content, key) for key in ("state_dict", "epoch", "val_loss"))
     if not isinstance(state, Mapping) or not all(map(_is_weight, state.items())):
         raise ReadError(path, "its state_dict does not hold named tensors only")

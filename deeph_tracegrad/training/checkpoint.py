@@ -131,18 +131,19 @@ class Checkpoint:
     def summary(self) -> list[tuple[str, str]]:
         """What a user wants to see at a glance."""
         model = self.config.model
-        parameters = sum(tensor.numel() for tensor in self.weights.values())
+        parameters = sum(tensor.numel() for name, tensor in self.weights.items() if not name.startswith("last."))
         samples = ", ".join(f"{len(labels)} {part}" for part, labels in self.split.items())
+        edges = ", ".join(f"{name} {length:.3f} Å" for name, length in self.reach.items())
         tracegrad = f"TraceGrad, {model.tracegrad.preset}" if model.tracegrad.enabled else "no TraceGrad"
         return [
             ("basis", self.basis.describe()),
             ("spin", str(self.spin)),
-            ("longest edge", ", ".join(f"{name} {length:.3f} Å" for name, length in self.reach.items())),
+            ("longest edge", edges or "not known; the edges are the pairs of S"),
             ("network", f"{model.blocks} blocks of {model.trunk}, {tracegrad}"),
             ("weights", f"{parameters} in {self.config.training.dtype}"),
             ("epochs", str(self.training["epoch"])),
             *[_metric(name, value) for name, value in self.metrics.items() if name != "epoch"],
-            ("dataset", f"{self.config.data.dataset}, fingerprint {self.fingerprint}; {samples}"),
+            ("dataset", f"{self.config.data.dataset}, fingerprint {self.fingerprint}{samples and f'; {samples}'}"),
             ("written with", ", ".join(f"{name} {number}" for name, number in self.versions.items())),
         ]
 
