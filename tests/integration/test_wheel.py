@@ -74,6 +74,11 @@ def test_preprocess_and_bands(environment, tmp_path):
     assert (tmp_path / "bands.png").is_file()
 
 
+def test_the_kernels_come_along(environment, tmp_path):
+    code = "import sys, torch; from deeph_tracegrad.nn.kernels.library import compiled; sys.exit(not compiled(torch.ones(1)))"
+    run(environment / "python", "-c", code, cwd=tmp_path)
+
+
 @pytest.mark.parametrize("name", ["preprocess", "inference"])
 def test_the_bare_folder_names_cannot_be_imported(name):
     process = subprocess.run(
