@@ -75,7 +75,8 @@ def test_preprocess_and_bands(environment, tmp_path):
 
 
 def test_the_kernels_come_along(environment, tmp_path):
-    code = "import sys, torch; from deeph_tracegrad.nn.kernels.library import compiled; sys.exit(not compiled(torch.ones(1)))"
+    imports = "import sys, torch; from deeph_tracegrad.nn.kernels.library import compiled"
+    code = f"{imports}; sys.exit(not compiled(torch.ones(1)))"
     run(environment / "python", "-c", code, cwd=tmp_path)
 
 
