@@ -91,6 +91,8 @@ class TargetLayout(torch.nn.Module):
     target_mask: Tensor
     element_target: Tensor
     trace_weights: Tensor
+    _coefficient_target: Tensor
+    _square_weights: Tensor
     _adjoint_index: Tensor
     _adjoint_sign: Tensor
 
@@ -110,7 +112,10 @@ class TargetLayout(torch.nn.Module):
         self.register_buffer("target_mask", self._mask(), persistent=False)
         element_target = np.repeat(np.arange(self.num_targets), sizes)
         self.register_buffer("element_target", torch.from_numpy(element_target), persistent=False)
-        self.register_buffer("trace_weights", self._trace_weights(), persistent=False)
+        weights = self._trace_weights()
+        self.register_buffer("trace_weights", weights, persistent=False)
+        self.register_buffer("_coefficient_target", weights.argmax(dim=1), persistent=False)
+        self.register_buffer("_square_weights", weights.sum(dim=1), persistent=False)
         index, sign, turn = self._adjoint()
         self.register_buffer("_adjoint_index", torch.from_numpy(index), persistent=False)
         self.register_buffer("_adjoint_sign", torch.from_numpy(np.stack([sign * turn, sign])), persistent=False)
@@ -170,11 +175,8 @@ class TargetLayout(torch.nn.Module):
 
         (E, D), or (1, D) where all edges are alike.
         """
-        table = (self.target_mask.to(self.trace_weights) @ self.trace_weights.T).flatten(0, 1)
-        if len(table) > 1:
-            source, destination = graph.species[graph.edge_index]
-            table = table.index_select(0, source * len(self.basis) + destination)
-        return table.to(graph.target.dtype)
+        mask = self.target_mask[0] if len(self.basis) == 1 else self.edge_mask(graph)
+        return mask.index_select(1, self._coefficient_target) * self._square_weights.to(graph.target.dtype)
 
     def element_mask(self, graph: "HamiltonianGraph") -> Tensor:
         """The elements that each edge has, (E, P) bool."""

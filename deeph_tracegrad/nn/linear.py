@@ -1,6 +1,6 @@
 """Linear maps between channels of the same irrep.
 
-Shape letters: R rows, F features of a row, C channels, c channels of one group, Q kinds of rows.
+Shape letters: R rows, F features of a row, C channels, c channels of one group, Q kinds of rows, W weights of a kind.
 """
 
 from collections.abc import Sequence
@@ -62,11 +62,13 @@ class IrrepLinear(nn.Module):
         if compiled(features):
             return self._kernel(features, self.weight, self.bias, members, onto)
         if members is None:
-            result = orderwise(features, self._matrices(0), self.source, self.target)
+            result = orderwise(features, self._matrices(self.weight[0]), self.source, self.target)
         else:
+            # one `unbind`, whose adjoint makes one gradient of the size of all weights, not one for each kind
+            kinds = zip(self.weight.unbind(), members.order.split(np.diff(members.bounds).tolist()), strict=True)
             parts = [
-                orderwise(features.index_select(0, rows), self._matrices(kind), self.source, self.target)
-                for kind, rows in enumerate(members.order.split(np.diff(members.bounds).tolist()))
+                orderwise(features.index_select(0, rows), self._matrices(weight), self.source, self.target)
+                for weight, rows in kinds
                 if len(rows)
             ]
             result = features.new_empty(len(features), self.target.dim)
@@ -76,9 +78,9 @@ class IrrepLinear(nn.Module):
             result = result + nn.functional.pad(self.bias, (0, padding))
         return result if onto is None else onto + result
 
-    def _matrices(self, kind: int) -> list[Tensor]:
-        """The block-diagonal channel matrix, for each |m|."""
-        parts = self.weight[kind].split([rows * columns for rows, columns in self._shapes.values()])
+    def _matrices(self, weight: Tensor) -> list[Tensor]:
+        """The block-diagonal channel matrix of one kind, (W,), for each |m|."""
+        parts = weight.split([rows * columns for rows, columns in self._shapes.values()])
         blocks = {
             irrep: part.view(shape) * self._scales[irrep]
             for (irrep, shape), part in zip(self._shapes.items(), parts, strict=True)
