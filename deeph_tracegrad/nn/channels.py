@@ -35,7 +35,7 @@ class _SquaredNorms(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (features,) = ctx.saved_tensors
-        return _scaled(features, 2 * gradient, 0, ctx.layout), None
+        return _scaled(features, 2 * gradient.contiguous(), 0, ctx.layout), None
 
 
 class _MixedIn(torch.autograd.Function):

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from deeph_tracegrad.nn.gate import Gate
-from deeph_tracegrad.nn.kernels.library import kernel, lanes
+from deeph_tracegrad.nn.kernels.library import kernel, lanes, require_alike
 from deeph_tracegrad.nn.layout import Layout
 
 if TYPE_CHECKING:
@@ -38,7 +38,9 @@ class ConvolutionKernel:
     def __call__(self, node: Tensor, edge: Tensor, radial: Tensor, geometry: "Geometry", *, summed: bool) -> Tensor:
         """(N, F), (R, F), (R, C) -> (R, F) in the edges' frames; or (N, F), summed over the edges of each atom."""
         product = self.product
-        return _Convolution.apply(node, edge, radial, product.weight, product.scale, self, geometry, summed)
+        inputs = (node, edge, radial, product.weight, product.scale)
+        require_alike(*inputs)
+        return _Convolution.apply(*inputs, self, geometry, summed, torch.is_grad_enabled())
 
     def plans(self, dtype: torch.dtype) -> _Plans:
         """What the kernels of this precision are told."""
@@ -111,6 +113,7 @@ class _Convolution(torch.autograd.Function):
         convolution: ConvolutionKernel,
         geometry: "Geometry",
         summed: bool,
+        recorded: bool,
     ) -> Tensor:
         dtype, after = node.dtype, convolution.gate.after
         plans = convolution.plans(dtype)
@@ -119,7 +122,7 @@ class _Convolution(torch.autograd.Function):
         kernel("product_forward", dtype)(plans.product, plans.table, weight, scale, matrices)
         edges = len(edge)
         kept = None
-        if any(ctx.needs_input_grad):
+        if recorded and any(ctx.needs_input_grad):  # which weights say without gradients too
             kept = node.new_empty(kernel("convolution_saved", dtype)(plans.convolution, geometry.atoms, edges))
         out = node.new_zeros(geometry.atoms, after.dim) if summed else node.new_empty(edges, after.dim)
         inputs = (node, edge, geometry.edge_index, geometry.rotations.addresses, radial, matrices)
@@ -160,4 +163,4 @@ class _Convolution(torch.autograd.Function):
         kernel("product_backward", dtype)(
             plans.product, plans.table, weight, scale, matrices_gradient, weight_gradient, scale_gradient
         )
-        return node_gradient, edge_gradient, radial_gradient, weight_gradient, scale_gradient, None, None, None
+        return node_gradient, edge_gradient, radial_gradient, weight_gradient, scale_gradient, None, None, None, None

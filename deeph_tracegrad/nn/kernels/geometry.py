@@ -14,9 +14,10 @@ from deeph_tracegrad.nn.kernels.library import kernel
 def turns(degree: int, frames: Tensor, dtype: torch.dtype, natural: bool, pseudo: bool) -> list[Tensor | None]:
     """Turns of natural and pseudo irreps into frames, (R, 3, 3) float64: each (R, 2l+1, 2l+1), None if not wanted."""
     size = 2 * degree + 1
-    wanted = [torch.empty(len(frames), size, size, dtype=dtype) if want else None for want in (natural, pseudo)]
-    kernel("turns", dtype)(frames, len(frames), degree, half_turn(degree), *wanted)
-    return wanted
+    precision = dtype if dtype == torch.float64 else torch.float32
+    wanted = [torch.empty(len(frames), size, size, dtype=precision) if want else None for want in (natural, pseudo)]
+    kernel("turns", precision)(frames, len(frames), degree, half_turn(degree), *wanted)
+    return [None if turn is None else turn.to(dtype) for turn in wanted]
 
 
 def gaussians(length: Tensor, centres: Tensor, width: float) -> Tensor:

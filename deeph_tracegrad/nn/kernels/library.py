@@ -4,6 +4,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -34,6 +35,7 @@ def compiled(like: Tensor) -> bool:
     """Whether the compiled kernels can work on this tensor."""
     usable = like.device.type == "cpu" and like.dtype in (torch.float32, torch.float64)
     usable = usable and not torch.is_autocast_enabled("cpu")  # whose tensors have other types than the weights
+    usable = usable and not torch.compiler.is_compiling()  # which cannot look into them
     return usable and _library() is not None
 
 
@@ -48,6 +50,17 @@ def kernel(name: str, dtype: torch.dtype) -> Callable[..., int]:
     return call
 
 
+def require_alike(*tensors: Tensor | None) -> None:
+    """Kernels go by the first tensor's type and by addresses: others of another type would be read as noise.
+
+    Raises:
+        TypeError: type or device differ.
+    """
+    kinds = {(tensor.dtype, tensor.device) for tensor in tensors if tensor is not None}
+    if len(kinds) > 1:
+        raise TypeError(f"features and weights have different types or devices: {sorted(map(str, kinds))}")
+
+
 def lanes(dtype: torch.dtype) -> int:
     """Numbers in one vector; rows of packed matrices are padded to a multiple of it."""
     return _loaded().vector_bytes() // dtype.itemsize
@@ -58,6 +71,8 @@ def _number(argument: Argument) -> int:
     if argument is None:
         return 0
     if isinstance(argument, Tensor):
+        if not argument.is_contiguous():
+            raise ValueError(f"a kernel was given a tensor with strides {argument.stride()}")
         return argument.data_ptr()
     return argument.ctypes.data if isinstance(argument, np.ndarray) else argument
 
@@ -73,47 +88,64 @@ def _loaded() -> ctypes.CDLL:
 def _library() -> ctypes.CDLL | None:
     if os.environ.get(SWITCH) == "0":
         return None
-    compiler = os.environ.get("CXX") or next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
-    if compiler is None:
+    compiler = _compiler()
+    if not compiler:
         warn("there is no C++ compiler: training and prediction on CPUs are several times slower than with one")
         return None
     try:
         return _built(compiler)
     except (OSError, subprocess.SubprocessError) as error:
-        reason = str(getattr(error, "stderr", None) or error).strip().splitlines()[0]
-        warn(f"{compiler} cannot build the fast kernels for CPUs, slower ones are used: {reason}")
+        reason = ((getattr(error, "stderr", None) or "").strip() or str(error)).splitlines()[0]
+        warn(f"{shlex.join(compiler)} cannot build the fast kernels for CPUs, slower ones are used: {reason}")
         return None
 
 
-def _built(compiler: str) -> ctypes.CDLL:
+def _compiler() -> list[str]:
+    """The command that compiles C++, empty if there is none; $CXX may have arguments."""
+    named = os.environ.get("CXX", "").strip()
+    if named:
+        return [named] if Path(named).is_file() else shlex.split(named)
+    return [found for found in map(shutil.which, ("c++", "g++", "clang++")) if found][:1]
+
+
+def _built(compiler: list[str]) -> ctypes.CDLL:
     """From the cache, or built; several processes may do so at once."""
-    path = _cache_folder() / f"kernels-{_fingerprint(compiler)}.so"
-    if path.is_file():
-        return ctypes.CDLL(str(path))
+    cache = _cache_folder()
+    path = cache / f"kernels-{_fingerprint(compiler)}.so" if cache else None
+    if path and path.is_file():
+        try:
+            return ctypes.CDLL(str(path))
+        except OSError:  # damaged: built again
+            pass
     sources = sorted(map(str, _SOURCE.glob("*.cpp")))
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        built = Path(folder) / path.name
+    with tempfile.TemporaryDirectory(dir=cache) as folder:
+        built = Path(folder) / "kernels.so"
         for compile_flags, link_flags in _OPENMP:
             try:
-                _run([compiler, *_FLAGS, *compile_flags, "-c", *sources], folder)
-                _run([compiler, "-shared", *map(str, Path(folder).glob("*.o")), *link_flags, "-o", str(built)], folder)
-                ctypes.CDLL(str(built))
+                _run([*compiler, *_FLAGS, *compile_flags, "-c", *sources], folder)
+                _run([*compiler, "-shared", *map(str, Path(folder).glob("*.o")), *link_flags, "-o", str(built)], folder)
+                library = ctypes.CDLL(str(built))
                 break
             except (OSError, subprocess.CalledProcessError):
                 if not compile_flags:
                     raise
-        built.replace(path)
-    return ctypes.CDLL(str(path))
+        if path:
+            built.replace(path)
+    return library  # that its file has moved, or is no more, does not matter to it
 
 
-def _run(command: list[str], folder: str) -> None:
-    subprocess.run(command, check=True, capture_output=True, text=True, timeout=_SECONDS, cwd=folder)
+def _run(command: list[str], folder: str | None = None) -> str:
+    """What a command prints, whatever the encoding of its messages."""
+    done = subprocess.run(
+        command, check=True, capture_output=True, text=True, errors="replace", timeout=_SECONDS, cwd=folder
+    )
+    return done.stdout
 
 
-def _fingerprint(compiler: str) -> str:
-    """Of sources, compiler and processor: unlike machines may share a cache folder."""
-    version = subprocess.run([compiler, "--version"], check=True, capture_output=True, timeout=_SECONDS).stdout
-    digest = hashlib.sha256(version + platform.machine().encode())
+def _fingerprint(compiler: list[str]) -> str:
+    """Of sources, compiler, flags and processor: unlike machines may share a cache folder."""
+    about = [_run([*compiler, "--version"]), *compiler[1:], *_FLAGS, platform.machine()]
+    digest = hashlib.sha256("\n".join(about).encode())
     processor = Path("/proc/cpuinfo")
     if processor.is_file():
         lines = processor.read_bytes().splitlines()
@@ -125,13 +157,13 @@ def _fingerprint(compiler: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def _cache_folder() -> Path:
-    """The user's, made if it is missing; where that cannot be, a temporary one of this process."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "deeph-tracegrad"
+def _cache_folder() -> Path | None:
+    """The user's, made if it is missing; None where that cannot be."""
     try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "deeph-tracegrad"
         folder.mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK):
             return folder
-    except OSError:
+    except (OSError, RuntimeError):  # not allowed, or nobody knows the home
         pass
-    return Path(tempfile.mkdtemp(prefix="deeph-tracegrad-"))
+    return None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from deeph_tracegrad.nn.kernels.library import kernel
+from deeph_tracegrad.nn.kernels.library import kernel, require_alike
 from deeph_tracegrad.nn.layout import Irrep, Layout
 
 
@@ -51,6 +51,7 @@ class LinearKernel:
 
         bias: of the first features. onto: (R, F_out) that the result is added to, in place.
         """
+        require_alike(features, weight, bias, onto)
         return _Linear.apply(features, weight, bias, onto, self, members)
 
     def apply(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from deeph_tracegrad.nn.kernels.library import kernel
+from deeph_tracegrad.nn.kernels.library import kernel, require_alike
 from deeph_tracegrad.nn.layout import Layout
 
 
@@ -35,6 +35,7 @@ class NormKernel:
 
         rows: the graph of each row (R,), G, and the addresses of the rows' turns; none for atoms.
         """
+        require_alike(features, weight, bias, skip)
         return _Norm.apply(features, weight, bias, skip, self, rows)
 
 

@@ -1,13 +1,20 @@
 """The compiled kernels compute what the torch code beside them computes, with all gradients."""
 
+import numpy as np
 import pytest
 import torch
 
 from deeph_tracegrad.config import ModelSettings
 from deeph_tracegrad.edges import edge_pairs
 from deeph_tracegrad.graph import build_graph
-from deeph_tracegrad.nn.kernels import library
+from deeph_tracegrad.nn.channels import squared_norms
+from deeph_tracegrad.nn.kernels import convolution, library
+from deeph_tracegrad.nn.kernels.linear import Members
+from deeph_tracegrad.nn.layout import Irrep, Layout
+from deeph_tracegrad.nn.linear import IrrepLinear
 from deeph_tracegrad.nn.network import HamiltonianNetwork
+from deeph_tracegrad.nn.rotations import EdgeRotations
+from deeph_tracegrad.nn.updates import EdgeConvolution, Geometry, Sizes
 from deeph_tracegrad.orbitals import SpinMode
 from materials import random_material
 
@@ -98,6 +105,100 @@ def test_recomputed_blocks_give_the_same_gradients():
     kept = results(network, graph)
     network.recompute = True
     assert_alike(results(network, graph), kept, 1e-13)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_without_gradients_nothing_is_kept(mode, monkeypatch):
+    network, graph = case(SpinMode.NONE, torch.float64, trunk=NATURAL)
+    called = []
+    monkeypatch.setattr(convolution, "kernel", lambda name, dtype: called.append(name) or library.kernel(name, dtype))
+    network(graph)
+    assert "convolution_saved" in called
+    called.clear()
+    with mode():
+        network(graph)
+    assert "convolution_forward" in called
+    assert "convolution_saved" not in called
+
+
+def test_strange_numbers_stay_visible(torch_only):
+    network, graph = case(SpinMode.NONE, torch.float32, trunk=BOTH)
+    with torch.no_grad():
+        network.species[:] = float("nan")
+    ours = results(network, graph)
+    torch_only()
+    theirs = results(network, graph)
+    assert all(one.isnan().any() == other.isnan().any() for one, other in zip(ours, theirs, strict=True))
+    assert ours[0].isnan().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_activations_over_the_whole_range(dtype, torch_only):
+    layout = Layout.parse("40x0e+40x0o+3x1o")
+    torch.manual_seed(0)
+    module = EdgeConvolution(Layout.parse("4x0e"), Layout.parse("30x0e+30x0o"), layout, Sizes(2, 3, 1, "graph"))
+    module = module.to(dtype)
+    rotations = EdgeRotations(
+        torch.eye(3, dtype=torch.float64).expand(4, 3, 3), {Irrep(0, True), Irrep(1, True), Irrep(0, False)}, dtype
+    )
+    none, index = torch.zeros(4, dtype=torch.int64), torch.arange(4).expand(2, 4).contiguous()
+    geometry = Geometry(4, 1, index, rotations, torch.ones(4, 3, dtype=dtype), None, none, none, None, None)
+    sizes = torch.tensor([1e-30, 1e-3, 1.0, 300.0], dtype=dtype)[:, None]
+    node, edge = torch.zeros(4, 4, dtype=dtype), (torch.randn(4, 60) * sizes).to(dtype)
+    ours = module(node, edge, geometry, summed=False)
+    torch_only()
+    theirs = module(node, edge, geometry, summed=False)
+    assert ((ours - theirs).abs() <= 1e3 * torch.finfo(dtype).eps * theirs.abs().amax(1, keepdim=True)).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_left_to_torch(dtype, torch_only):
+    network, graph = case(SpinMode.NONE, dtype, trunk=NATURAL)
+    ours = network(graph).coefficients
+    assert ours.dtype == dtype
+    torch_only()
+    theirs = network(graph).coefficients
+    assert (ours - theirs).abs().max() <= 0.1 * theirs.abs().max()
+
+
+def test_weights_of_another_type_are_refused():
+    network, graph = case(SpinMode.NONE, torch.float64, trunk=NATURAL)
+    network.head.float()
+    with pytest.raises(TypeError, match="float32"):
+        network(graph)
+
+
+def test_channels_take_gradients_in_any_order_of_memory(torch_only):
+    layout = Layout.parse(BOTH)
+    features = torch.randn(5, layout.dim, dtype=torch.float64, requires_grad=True)
+    upstream = torch.randn(layout.channels, 5, dtype=torch.float64)
+
+    def gradient():
+        return torch.autograd.grad(squared_norms(features, layout), features, upstream.T)[0]
+
+    ours = gradient()
+    torch_only()
+    assert torch.allclose(ours, gradient())
+
+
+@pytest.mark.parametrize(("channels", "rows"), [(1, 1), (8, 64), (15, 65), (16, 200), (17, 3), (33, 129)])
+def test_linear_maps_of_any_size(channels, rows, torch_only):
+    source = Layout.parse(f"{channels}x0e+{channels + 1}x0o+2x2e+{channels}x6o")
+    target = Layout.parse(f"3x0e+{channels}x0o+{channels}x1o+5x6o")
+    torch.manual_seed(0)
+    linear = IrrepLinear(source, target, bias=True, kinds=50).double()
+    kinds = 7 * torch.randint(0, 3, (rows,))  # most species are absent
+    bounds = np.concatenate([[0], torch.bincount(kinds, minlength=50).cumsum(0).numpy()])
+    members = Members(torch.argsort(kinds, stable=True), bounds)
+    inputs = torch.randn(rows, source.dim, dtype=torch.float64, requires_grad=True)
+
+    def outputs():
+        result = linear(inputs, members)
+        return [result.detach(), *torch.autograd.grad(result.sin().sum(), [inputs, linear.weight, linear.bias])]
+
+    ours = outputs()
+    torch_only()
+    assert_alike(ours, outputs(), 1e-12)
 
 
 def test_a_machine_without_compiler_is_told_and_served(monkeypatch, tmp_path, capsys):
