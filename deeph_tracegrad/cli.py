@@ -146,6 +146,17 @@ def predict(
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
+@app.command("import-deeph-e3")
+def import_deeph_e3(
+    folder: Annotated[Path, typer.Argument(help="A model folder of DeepH-E3, with best_model.pkl and src.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The checkpoint to write, such as model.pt.")],
+) -> None:
+    """Make a checkpoint of a model that the official DeepH-E3 trained; `predict`, `evaluate`, `inspect` take it."""
+    from deeph_tracegrad.deeph_e3.importer import import_model
+
+    import_model(folder, out)
+
+
 @app.command()
 def bands(
     folder: Annotated[Path, typer.Argument(help="A run or a DeepH folder, labelled or predicted.")],

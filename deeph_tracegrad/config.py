@@ -28,7 +28,7 @@ from deeph_tracegrad.errors import ConfigError
 
 
 def _irreps(text: str) -> str:
-    if not re.fullmatch(r"\s*\d+x\d+[eo](\s*\+\s*\d+x\d+[eo])*\s*", text):
+    if not re.fullmatch(r"\s*[0-9]{1,6}x[0-9]{1,3}[eo](\s*\+\s*[0-9]{1,6}x[0-9]{1,3}[eo])*\s*", text):
         raise PydanticCustomError("irreps", "input should be a list of irreps such as '64x0e+32x1o+16x2e'")
     return text
 
@@ -138,6 +138,24 @@ class ModelSettings(Section):
     hermitian: bool = True
     """Average each block with the adjoint of its reverse edge, so that H is Hermitian by construction."""
 
+    norm: Literal["graph", "local"] = "graph"
+    """graph: DeepH-E3's layer norm, whose means are over all atoms or edges of a structure; local: over the channels of
+    each atom or edge alone, so that H depends on nothing beyond the reach of the messages."""
+
+    smooth_cutoff: bool = False
+    """Let messages, and H, go smoothly to zero towards the length at which a bond leaves the graph: the sum of the
+    orbitals' radii, or `cutoff_radius` where they are not known. Only norm = "local" makes H continuous there."""
+
+    two_centre_baseline: bool = False
+    """Start from what the bond length alone says of H: for each ordered pair of elements and each pair of shells a
+    smooth function, fitted to the training samples in the frame of the bond; on atoms, the mean. The network learns the
+    rest."""
+
+    target_scaling: bool = False
+    """Scale the network's output, for each ordered pair of elements and each pair of shells, by the root mean square of
+    what the baseline leaves of H in the training samples. Without baseline, the constants that symmetry allows in the
+    frame of the bond are taken off instead."""
+
     tracegrad: TraceGradSettings = TraceGradSettings()
 
 
@@ -226,6 +244,9 @@ class TrainingSettings(Section):
 
     device: str = "auto"
     """cpu, cuda, cuda:N or auto; under mpirun, cuda gives each rank of a machine its own GPU."""
+
+    recompute: bool = False
+    """Compute each block again in the backward pass instead of keeping what is inside it: less memory, more time."""
 
     threads: Annotated[int, Field(ge=0)] = 0
     """CPU threads of each rank; 0 shares the cores among the ranks of a machine."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from deeph_tracegrad.atomic import atomic_path
 from deeph_tracegrad.edges import Reach
-from deeph_tracegrad.errors import ReadError, TracegradError
+from deeph_tracegrad.errors import MismatchError, ReadError
 from deeph_tracegrad.orbitals import Basis, ElementBasis, SpinMode
 from deeph_tracegrad.samples import Sample
 from deeph_tracegrad.shards import check_format, open_shard, read_sample
@@ -125,8 +125,10 @@ def read_index(folder: Path) -> dict[str, Any]:
         SpinMode(index["spin"])
         dict(index["reach"])
         entries = [IndexEntry(**entry) for entry in index["samples"]]
-    except TracegradError:
+    except ReadError:
         raise
+    except MismatchError as error:
+        raise ReadError(path, str(error)) from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ReadError(path, f"damaged index ({error}); run preprocess again with the same --out") from error
     if not entries:

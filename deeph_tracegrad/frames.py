@@ -56,7 +56,7 @@ def rotation_matrices(degree: int, rotations: Any, angles: tuple[Any, Any, Any] 
         return rotations[:, [1, 2, 0]][:, :, [1, 2, 0]]
     first, middle, last = euler_angles(rotations) if angles is None else angles
     orders = _like(np.arange(-degree, degree + 1.0), rotations)
-    swap = _like(_half_turn(degree), rotations)
+    swap = _like(half_turn(degree), rotations)
 
     def turned(matrix: Any, angle: Any) -> Any:  # matrix @ D(Rz(angle))
         phase = angle[:, None, None] * orders
@@ -97,7 +97,7 @@ def euler_angles(rotations: Any) -> tuple[Any, Any, Any]:
 
 
 @cache
-def _half_turn(degree: int) -> np.ndarray:
+def half_turn(degree: int) -> np.ndarray:
     """D_l of the half turn about (y + z)/√2: x -> -x, y <-> z."""
     from scipy.linalg import expm
 

@@ -84,11 +84,13 @@ class TargetLayout(torch.nn.Module):
     target_sizes: (T,) matrix elements of a target; a complex one counts once.
     target_mask: (S, S, T) bool, the targets that an ordered pair of species has.
     element_target: (P,) int64, the target that an element belongs to.
+    trace_weights: (D, T), what a squared coefficient adds to tr(H H†) of its target's block.
     """
 
     target_sizes: Tensor
     target_mask: Tensor
     element_target: Tensor
+    trace_weights: Tensor
     _adjoint_index: Tensor
     _adjoint_sign: Tensor
 
@@ -108,6 +110,7 @@ class TargetLayout(torch.nn.Module):
         self.register_buffer("target_mask", self._mask(), persistent=False)
         element_target = np.repeat(np.arange(self.num_targets), sizes)
         self.register_buffer("element_target", torch.from_numpy(element_target), persistent=False)
+        self.register_buffer("trace_weights", self._trace_weights(), persistent=False)
         index, sign, turn = self._adjoint()
         self.register_buffer("_adjoint_index", torch.from_numpy(index), persistent=False)
         self.register_buffer("_adjoint_sign", torch.from_numpy(np.stack([sign * turn, sign])), persistent=False)
@@ -116,13 +119,7 @@ class TargetLayout(torch.nn.Module):
 
     def traces(self, coefficients: Tensor) -> Tensor:
         """tr(H H†) of every target's block, (E, T), eV²; of a difference of H, its squared error."""
-        return torch.cat(
-            [
-                coefficients[:, group.coefficients].square().unflatten(1, (-1, len(group.weights))) @ group.weights
-                for group in self._groups_for(coefficients)
-            ],
-            dim=1,
-        )
+        return coefficients.square() @ self.trace_weights.to(coefficients)
 
     def elements(self, coefficients: Tensor) -> Tensor:
         """(E, D) coefficients -> (E, P) padded elements in the same frames, complex with spinors."""
@@ -167,6 +164,17 @@ class TargetLayout(torch.nn.Module):
         """The targets that each edge has, (E, T) bool."""
         source, destination = graph.species[graph.edge_index]
         return self.target_mask[source, destination]
+
+    def square_weights(self, graph: "HamiltonianGraph") -> Tensor:
+        """What each squared coefficient of an edge adds to |H|², in H's precision, zero for targets that it lacks.
+
+        (E, D), or (1, D) where all edges are alike.
+        """
+        table = (self.target_mask.to(self.trace_weights) @ self.trace_weights.T).flatten(0, 1)
+        if len(table) > 1:
+            source, destination = graph.species[graph.edge_index]
+            table = table.index_select(0, source * len(self.basis) + destination)
+        return table.to(graph.target.dtype)
 
     def element_mask(self, graph: "HamiltonianGraph") -> Tensor:
         """The elements that each edge has, (E, P) bool."""
@@ -252,6 +260,12 @@ class TargetLayout(torch.nn.Module):
             sign[here] = (-1) ** (target.l1 + target.l2 + irrep.orbital_degree + imaginary)
             turn[here] = np.diagonal(rotation_matrices(irrep.degree, np.diag(REVERSAL)[None])[0]).round()
         return index, sign, turn
+
+    def _trace_weights(self) -> Tensor:
+        weights = torch.zeros(self.dim, self.num_targets, dtype=torch.float64)
+        for number, _, irrep, start, _ in self._walk():
+            weights[start : start + 2 * irrep.degree + 1, number] = irrep.weight
+        return weights
 
     def _mask(self) -> Tensor:
         mask = torch.zeros(len(self.basis), len(self.basis), self.num_targets, dtype=torch.bool)

@@ -15,6 +15,7 @@ from deeph_tracegrad.errors import ReadError
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.preprocess.runs import read_material
 
+CHECKPOINT_SUFFIXES = (".pt", ".pkl")
 MAX_DENSE_ORBITALS = 3000
 CHECKED_K = ((0.0, 0.0, 0.0), (0.5, 0.0, 0.0), (0.5, 0.5, 0.0), (0.5, 0.5, 0.5))
 
@@ -43,7 +44,8 @@ def inspect(path: Path) -> None:
     """
     if not path.exists():
         raise ReadError(path, "does not exist")
-    if path.suffix == ".pt" and path.is_file():
+    # models of DeepH-E3 are refused there, with advice
+    if (path.is_file() and path.suffix in CHECKPOINT_SUFFIXES) or (path / "best_model.pkl").is_file():
         findings = checkpoint_findings(path)
     elif (path / "dataset.json").is_file():
         findings = dataset_findings(path)

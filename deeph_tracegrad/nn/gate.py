@@ -26,22 +26,22 @@ class Gate(nn.Module):
     def __init__(self, after: Layout) -> None:
         super().__init__()
         self.after = after
-        self._scalars = after.groups.get(SCALAR, 0)
-        self._pseudoscalars = after.groups.get(PSEUDOSCALAR, 0)
-        self._gated = after.channels - self._scalars - self._pseudoscalars
-        self.before = Layout([*after.groups.items(), (SCALAR, self._gated)])
+        self.scalars = after.groups.get(SCALAR, 0)
+        self.pseudoscalars = after.groups.get(PSEUDOSCALAR, 0)
+        self.gated = after.channels - self.scalars - self.pseudoscalars
+        self.before = Layout([*after.groups.items(), (SCALAR, self.gated)])
 
     def forward(self, features: Tensor, weights: Tensor) -> Tensor:
         """(R, F before), radial weights (R, C after) -> (R, F after)."""
         zero, *others = features.split(self.before.block_sizes, dim=1)
         scalars, gates, pseudoscalars, vectors = zero.split(
-            [self._scalars, self._gated, self._pseudoscalars, self._gated], dim=1
+            [self.scalars, self.gated, self.pseudoscalars, self.gated], dim=1
         )
-        ungated = self._scalars + self._pseudoscalars
-        plain, factors = weights.split([ungated, self._gated], dim=1)
+        ungated = self.scalars + self.pseudoscalars
+        plain, factors = weights.split([ungated, self.gated], dim=1)
         factors = factors * torch.sigmoid(gates) * SIGMOID_SCALE
         activated = nn.functional.silu(scalars) * SILU_SCALE
-        if self._pseudoscalars:
+        if self.pseudoscalars:
             activated = torch.cat([activated, torch.tanh(pseudoscalars) * TANH_SCALE], dim=1)
         blocks = [activated * plain, vectors * factors]
         for order, block in zip(self.after.orders[1:], others, strict=True):

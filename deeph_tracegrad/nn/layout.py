@@ -21,6 +21,9 @@ from torch import Tensor
 
 from deeph_tracegrad.errors import ConfigError
 
+LARGEST_DEGREE = 16
+"""The highest l of features: what the compiled kernels have room for, and far beyond what pairs of h shells need."""
+
 
 class Irrep(NamedTuple):
     """A degree and whether its parity is (-1)^l."""
@@ -52,6 +55,9 @@ class Layout:
     """The channels of a feature and where their components stand.
 
     groups: channels of each irrep, sorted by degree, natural ones first.
+
+    Raises:
+        ConfigError: a degree is too high.
     """
 
     def __init__(self, channels: Iterable[tuple[Irrep, int]]) -> None:
@@ -59,6 +65,8 @@ class Layout:
         for irrep, count in channels:
             merged[irrep] = merged.get(irrep, 0) + count
         self.groups = {irrep: merged[irrep] for irrep in sorted(merged, key=lambda irrep: irrep.order) if merged[irrep]}
+        if self.degree > LARGEST_DEGREE:
+            raise ConfigError(f"irreps of degree {self.degree} are beyond the supported l = {LARGEST_DEGREE}")
         starts = torch.tensor([0, *self.groups.values()]).cumsum(0).tolist()
         self.starts = dict(zip(self.groups, starts, strict=False))  # first channel of each group
         self.channels = starts[-1]
@@ -115,10 +123,13 @@ class Layout:
         """Features F of a row."""
         return sum(self.block_sizes)
 
+    def block_start(self, order: int) -> int:
+        """Where the block of this m begins in a row."""
+        return sum(self.block_sizes[: self.orders.index(order)])
+
     def position(self, irrep: Irrep, channel: int, order: int) -> int:
         """Where the component m of a channel of this irrep stands in a row."""
-        block = self.orders.index(order)
-        return sum(self.block_sizes[:block]) + self.starts[irrep] + channel - self.first_channel(order)
+        return self.block_start(order) + self.starts[irrep] + channel - self.first_channel(order)
 
     def by_irrep(self, features: Tensor) -> list[Tensor]:
         """(R, F) -> for each group (R, 2l+1, c), the components in the order m = 0, +1, -1, ..."""

@@ -5,9 +5,12 @@ Shape letters: R rows, F features of a row, C channels, c channels of one group,
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from deeph_tracegrad.nn.kernels.library import compiled
+from deeph_tracegrad.nn.kernels.linear import LinearKernel, Members
 from deeph_tracegrad.nn.layout import Irrep, Layout
 
 SCALAR = Irrep(0, natural=True)
@@ -45,29 +48,33 @@ class IrrepLinear(nn.Module):
         }
         # in E3 the kinds enter as one-hot scalars, which its normalisation counts as inputs
         self._scales = {irrep: (rows * kinds) ** -0.5 for irrep, (rows, _) in self._shapes.items()}
+        self._kernel = LinearKernel(source, target, self._scales)
         self.weight = nn.Parameter(torch.randn(kinds, sum(rows * columns for rows, columns in self._shapes.values())))
         scalars = target.groups.get(SCALAR, 0) if bias else 0
         self.bias = nn.Parameter(torch.zeros(scalars)) if scalars else None
 
-    def forward(self, features: Tensor, members: Sequence[Tensor] | None = None) -> Tensor:
+    def forward(self, features: Tensor, members: Members | None = None, onto: Tensor | None = None) -> Tensor:
         """(R, F_in) -> (R, F_out).
 
-        members: the row numbers of each kind; needed with several kinds.
+        members: the rows of each kind; needed with several kinds. onto: (R, F_out) that the result is added
+            to, and that is not to be used afterwards.
         """
+        if compiled(features):
+            return self._kernel(features, self.weight, self.bias, members, onto)
         if members is None:
             result = orderwise(features, self._matrices(0), self.source, self.target)
         else:
             parts = [
                 orderwise(features.index_select(0, rows), self._matrices(kind), self.source, self.target)
-                for kind, rows in enumerate(members)
+                for kind, rows in enumerate(members.order.split(np.diff(members.bounds).tolist()))
                 if len(rows)
             ]
             result = features.new_empty(len(features), self.target.dim)
-            result = result.index_copy(0, torch.cat(list(members)), torch.cat(parts))
+            result = result.index_copy(0, members.order, torch.cat(parts))
         if self.bias is not None:
             padding = self.target.dim - len(self.bias)
             result = result + nn.functional.pad(self.bias, (0, padding))
-        return result
+        return result if onto is None else onto + result
 
     def _matrices(self, kind: int) -> list[Tensor]:
         """The block-diagonal channel matrix, for each |m|."""

@@ -3,17 +3,20 @@
 Shape letters: N atoms, E edges, R edges with the on-site ones first, D target coefficients, T targets.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from deeph_tracegrad.config import ModelSettings
+from deeph_tracegrad.console import count
 from deeph_tracegrad.errors import ConfigError
 from deeph_tracegrad.graph import HamiltonianGraph
+from deeph_tracegrad.nn.arrangement import Arrangement
 from deeph_tracegrad.nn.layout import Irrep, Layout
 from deeph_tracegrad.nn.linear import IrrepLinear
+from deeph_tracegrad.nn.output import Output
 from deeph_tracegrad.nn.radial import GaussianBasis
 from deeph_tracegrad.nn.rotations import EdgeRotations
 from deeph_tracegrad.nn.tracegrad import CompactTraceGrad, PaperTraceGrad, TraceDecoder
@@ -37,14 +40,18 @@ class Prediction(NamedTuple):
 
 
 class HamiltonianNetwork(nn.Module):
-    """From a crystal to the irrep coefficients of its H blocks."""
+    """From a crystal to the irrep coefficients of its H blocks.
+
+    recompute: whether to compute each block again in the backward pass instead of keeping what is inside it.
+    """
 
     def __init__(self, settings: ModelSettings, basis: Basis, spin: SpinMode) -> None:
         super().__init__()
         self.settings = settings
+        self.recompute = False
         self.layout = TargetLayout(basis, spin)
         species, degree = len(basis), settings.harmonics_degree
-        sizes = Sizes(degree, settings.radial_basis, species)
+        sizes = Sizes(degree, settings.radial_basis, species, settings.norm)
         node, edge = scalars(settings.node_channels), scalars(settings.edge_channels)
         trunk = Layout.parse(settings.trunk)
         edge_trunk = Layout.parse(settings.edge_trunk or settings.trunk)
@@ -68,8 +75,8 @@ class HamiltonianNetwork(nn.Module):
         missing = [str(irrep) for irrep in self.output.groups if irrep not in edge.groups]
         if missing:
             raise ConfigError(
-                f"the trunk {settings.trunk} with {settings.blocks} blocks and harmonics up to l = {degree} cannot "
-                f"reach the irreps {', '.join(missing)} of H for {basis.describe()}; raise [model] harmonics_degree, "
+                f"the trunk {settings.trunk} with {count(settings.blocks, 'block')} and harmonics up to l = {degree} "
+                f"cannot reach the irreps {', '.join(missing)} of H for {basis.describe()}; raise [model] harmonics_degree, "
                 "or add irreps or blocks"
             )
         self.head = IrrepLinear(edge, self.output, bias=True)
@@ -78,6 +85,7 @@ class HamiltonianNetwork(nn.Module):
             if settings.tracegrad.enabled
             else None
         )
+        self.last = Output(settings, self.layout)
         updates = [*self.node_updates, *self.edge_updates]
         self._irreps = {irrep for update in updates for layout in update.layouts for irrep in layout.groups}
         place, sign = _canonical(self.output, self.layout)
@@ -85,26 +93,29 @@ class HamiltonianNetwork(nn.Module):
         self.register_buffer("_sign", sign, persistent=False)
 
     def forward(self, graph: HamiltonianGraph) -> Prediction:
-        """Predict H on every edge of a graph or batch."""
-        on_site = graph.on_site
-        atoms = graph.num_nodes
-        order = torch.argsort(torch.where(on_site, graph.edge_index[0], atoms), stable=True)
-        geometry, length = self._geometry(graph, order)
-        node = self.species[graph.species]
+        """Predict H on every edge of a graph or batch.
+
+        Its `arrangement`, if it has one, saves finding it here, which waits for the device.
+        """
+        arrangement = graph.get("arrangement") or Arrangement.of(graph, len(self.species))
+        envelope = self.last.envelope(graph)
+        envelope = None if envelope is None else envelope.to(self.dtype)
+        geometry, length = self._geometry(graph, arrangement, envelope)
+        node = self.species.index_select(0, graph.species)
         edge = self.edge_embedding(length)
         invariants = []
-        for block, (node_update, edge_update) in enumerate(zip(self.node_updates, self.edge_updates, strict=True)):
-            node = node_update(node, edge, geometry)
-            edge = edge_update(node, edge, geometry)
-            if self.decoder is not None:
-                z, gradient = self.trace_modules[block](edge)
-                edge = edge + gradient
-                invariants.append(z)
-        place = torch.empty_like(order).index_copy(0, order, torch.arange(len(order), device=order.device))
-        coefficients = (self.head(edge)[:, self._place] * self._sign.to(edge))[place]
-        if self.settings.hermitian:
-            coefficients = self.layout.hermitian(coefficients, graph.reverse_edge, on_site)
-        traces = None if self.decoder is None else self.decoder(torch.cat(invariants, dim=1))[place]
+        for block in range(self.settings.blocks):
+            if self.recompute and torch.is_grad_enabled():
+                node, edge, z = checkpoint(self._block, block, node, edge, geometry, use_reentrant=False)
+            else:
+                node, edge, z = self._block(block, node, edge, geometry)
+            invariants.append(z)
+        raw = _Canonical.apply(self.head(edge), self._place, self._sign.to(edge))
+        traces = None if self.decoder is None else self.decoder(torch.cat(invariants, dim=1))
+        if arrangement.place is not None:
+            raw = raw.index_select(0, arrangement.place)
+            traces = None if traces is None else traces.index_select(0, arrangement.place)
+        coefficients = self.last(raw, graph, envelope)
         return Prediction(coefficients, traces)
 
     @property
@@ -112,32 +123,55 @@ class HamiltonianNetwork(nn.Module):
         """Number type of the weights."""
         return self.species.dtype
 
-    def _geometry(self, graph: HamiltonianGraph, order: Tensor) -> tuple[Geometry, Tensor]:
-        """What the updates share, for the edges in this order, and the edges' lengths (R,)."""
-        length = torch.linalg.vector_norm(graph.edge_vec[order], dim=1).to(self.dtype)
-        index = graph.edge_index[:, order]
+    def _block(
+        self, block: int, node: Tensor, edge: Tensor, geometry: Geometry
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Features of atoms and edges after one block, and its invariants (R, T) if it has any."""
+        node = self.node_updates[block](node, edge, geometry)
+        edge = self.edge_updates[block](node, edge, geometry)
+        if self.decoder is None:
+            return node, edge, None
+        z, gradient = self.trace_modules[block](edge)
+        return node, edge + gradient, z
+
+    def _geometry(
+        self, graph: HamiltonianGraph, arrangement: Arrangement, envelope: Tensor | None
+    ) -> tuple[Geometry, Tensor]:
+        """What the updates share, for the edges in the network's order, and the edges' lengths (R,)."""
+        vectors, frames, index = graph.edge_vec, graph.edge_frame, graph.edge_index
+        if arrangement.order is not None:
+            order = arrangement.order
+            vectors, frames, index = vectors[order], frames[order], index[:, order]
+            envelope = None if envelope is None else envelope[order]
+        length = torch.linalg.vector_norm(vectors, dim=1).to(self.dtype)
         atom_graph = graph.batch if graph.get("batch") is not None else torch.zeros_like(graph.species)
-        count = len(self.species)
-        pair = graph.species[index[0]] * count + graph.species[index[1]]
         geometry = Geometry(
             atoms=graph.num_nodes,
             graphs=len(graph.cell),
-            edge_index=index,
-            rotations=EdgeRotations(graph.edge_frame[order], self._irreps, self.dtype),
+            edge_index=index.contiguous(),
+            rotations=EdgeRotations(frames, self._irreps, self.dtype),
             radial=self.radial(length),
+            envelope=envelope,
             atom_graph=atom_graph,
             edge_graph=atom_graph[index[0]],
-            atom_kinds=_rows_of(graph.species, count),
-            edge_kinds=_rows_of(pair, count**2),
+            atom_kinds=arrangement.atoms,
+            edge_kinds=arrangement.edges,
         )
         return geometry, length
 
 
-def _rows_of(kinds: Tensor, count: int) -> Sequence[Tensor] | None:
-    """The rows of each kind; None where there is only one."""
-    if count == 1:
-        return None
-    return torch.argsort(kinds, stable=True).split(torch.bincount(kinds, minlength=count).tolist())
+class _Canonical(torch.autograd.Function):
+    """The head's outputs in the order of the target coefficients; the adjoint reorders too, and need not scatter."""
+
+    @staticmethod
+    def forward(ctx: Any, outputs: Tensor, place: Tensor, sign: Tensor) -> Tensor:
+        ctx.save_for_backward(place, sign)
+        return outputs.index_select(1, place) * sign
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        place, sign = ctx.saved_tensors
+        return (gradient * sign).index_select(1, torch.argsort(place)), None, None
 
 
 def _canonical(output: Layout, layout: TargetLayout) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""DeepH-E3's layer norm: every irrep's mean over a whole graph and all channels is subtracted, scalars are scaled.
+"""Layer norms: DeepH-E3's, which averages over a whole graph, and one that looks at each atom or edge alone.
 
 Shape letters: R rows (atoms or edges), G graphs, F features of a row, C channels, M components (2l+1 of each irrep).
 """
@@ -6,15 +6,22 @@ Shape letters: R rows (atoms or edges), G graphs, F features of a row, C channel
 import torch
 from torch import Tensor, nn
 
+from deeph_tracegrad.nn.kernels.library import compiled
+from deeph_tracegrad.nn.kernels.norm import NormKernel
 from deeph_tracegrad.nn.layout import Layout
 from deeph_tracegrad.nn.linear import SCALAR
 from deeph_tracegrad.nn.rotations import EdgeRotations
 
 _EPSILON = 1e-5
+# Channels that symmetry makes zero have a size of zero, whose root has no finite slope.
+_TINY = 1e-30
 
 
 class GraphNorm(nn.Module):
-    """Means are taken in global coordinates: what edges store in their own frames is turned out and back."""
+    """DeepH-E3's: every irrep's mean over a graph and all channels is subtracted, scalars are divided by their size.
+
+    Means are taken in global coordinates: what edges store in their own frames is turned out and back.
+    """
 
     averages: Tensor
     channel_of: Tensor
@@ -24,6 +31,7 @@ class GraphNorm(nn.Module):
         self.layout = layout
         self.weight = nn.Parameter(torch.ones(layout.channels))
         self.bias = nn.Parameter(torch.zeros(layout.groups.get(SCALAR, 0)))
+        self._kernel = NormKernel(layout, _EPSILON)
         self._means = Layout((irrep, 1) for irrep in layout.groups)
         averages = torch.zeros(layout.dim, self._means.dim, dtype=torch.float64)
         channel_of = torch.empty(layout.dim, dtype=torch.int64)
@@ -36,12 +44,15 @@ class GraphNorm(nn.Module):
         self.register_buffer("channel_of", channel_of, persistent=False)
 
     def forward(
-        self, features: Tensor, graph_of: Tensor, graphs: int, rotations: EdgeRotations | None = None
+        self, features: Tensor, skip: Tensor, graph_of: Tensor, graphs: int, rotations: EdgeRotations | None = None
     ) -> Tensor:
-        """(R, F) -> (R, F).
+        """The normed features plus the skipped ones: (R, F), (R, F) -> (R, F).
 
         graph_of: (R,) the graph of each row. rotations: those of the edges; None for atoms.
         """
+        if compiled(features):
+            addresses = None if rotations is None else rotations.addresses
+            return self._kernel(features, self.weight, self.bias, skip, (graph_of, graphs, addresses))
         averages = self.averages.to(features)
         means = features @ averages
         if rotations is not None:
@@ -55,11 +66,47 @@ class GraphNorm(nn.Module):
         parts, start = [], 0
         for _, count in scalars:
             part = centred[:, start : start + count]
-            size = _mean_of_graph(part.square().mean(dim=1, keepdim=True), graph_of, graphs).sqrt() + _EPSILON
+            squared = _mean_of_graph(part.square().mean(dim=1, keepdim=True), graph_of, graphs)
+            size = (squared + _TINY).sqrt() + _EPSILON
             parts.append(part / size[graph_of])
             start += count
         normed = torch.cat([*parts, centred[:, start:]], dim=1) * weight
-        return normed + nn.functional.pad(self.bias, (0, self.layout.dim - len(self.bias)))
+        return normed + nn.functional.pad(self.bias, (0, self.layout.dim - len(self.bias))) + skip
+
+
+class LocalNorm(nn.Module):
+    """Every irrep of an atom or edge is divided by its own size, scalars after their mean is subtracted.
+
+    So that an edge knows nothing of the far side of a crystal, and a message that vanishes changes nothing.
+    """
+
+    averages: Tensor
+    channel_of: Tensor
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__()
+        self.layout = layout
+        self.weight = nn.Parameter(torch.ones(layout.channels))
+        self.bias = nn.Parameter(torch.zeros(layout.groups.get(SCALAR, 0)))
+        averages = torch.zeros(layout.dim, len(layout.groups), dtype=torch.float64)
+        channel_of = torch.empty(layout.dim, dtype=torch.int64)
+        for number, (irrep, count) in enumerate(layout.groups.items()):
+            for order in range(-irrep.degree, irrep.degree + 1):
+                start = layout.position(irrep, 0, order)
+                averages[start : start + count, number] = 1 / (count * irrep.size)
+                channel_of[start : start + count] = torch.arange(count) + layout.starts[irrep]
+        self.register_buffer("averages", averages, persistent=False)
+        self.register_buffer("channel_of", channel_of, persistent=False)
+
+    def forward(self, features: Tensor, skip: Tensor, *_: object) -> Tensor:
+        """The normed features plus the skipped ones: (R, F), (R, F) -> (R, F). `GraphNorm` needs the rest."""
+        averages = self.averages.to(features)
+        scalars = len(self.bias)
+        mean = features[:, :scalars].mean(dim=1, keepdim=True) if scalars else 0.0
+        centred = torch.cat([features[:, :scalars] - mean, features[:, scalars:]], dim=1)
+        inverse = torch.rsqrt(centred.square() @ averages + _EPSILON)
+        normed = centred * (inverse @ (averages > 0).to(features).T) * self.weight[self.channel_of]
+        return normed + nn.functional.pad(self.bias, (0, self.layout.dim - scalars)) + skip
 
 
 def _mean_of_graph(values: Tensor, graph_of: Tensor, graphs: int) -> Tensor:

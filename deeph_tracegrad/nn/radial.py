@@ -6,6 +6,9 @@ Shape letters: R edges, C channels.
 import torch
 from torch import Tensor, nn
 
+from deeph_tracegrad.nn.kernels.geometry import gaussians
+from deeph_tracegrad.nn.kernels.library import compiled
+
 
 class GaussianBasis(nn.Module):
     """Gaussians on an even grid from 0 to `end` (Å), as wide as their spacing."""
@@ -19,6 +22,8 @@ class GaussianBasis(nn.Module):
 
     def forward(self, length: Tensor) -> Tensor:
         """(R,) Å -> (R, count)."""
+        if compiled(length):
+            return gaussians(length.contiguous(), self.centres.to(length), self._width)
         return torch.exp(-0.5 * ((length[:, None] - self.centres.to(length)) / self._width) ** 2)
 
 

@@ -3,10 +3,13 @@
 Shape letters: N atoms, R edges, F features of a row, c channels of one group.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from deeph_tracegrad.frames import euler_angles, rotation_matrices
+from deeph_tracegrad.nn.kernels.geometry import turns
+from deeph_tracegrad.nn.kernels.library import compiled
 from deeph_tracegrad.nn.layout import Irrep, Layout
 
 
@@ -14,7 +17,7 @@ class EdgeRotations:
     """The turns of all irreps into each edge's frame, computed once a graph.
 
     matrices: for each irrep (R, 2l+1, 2l+1): from the global components, in the order m = 0, +1, -1, ..., to those
-    that a layout stores in the frame.
+    that a layout stores in the frame. addresses: of these in memory, natural and pseudo of each degree; 0 for none.
     """
 
     def __init__(self, frames: Tensor, irreps: set[Irrep], dtype: torch.dtype) -> None:
@@ -22,15 +25,26 @@ class EdgeRotations:
 
         frames: (R, 3, 3), rows are the local axes.
         """
-        turns: dict[int, Tensor] = {}
-        angles = euler_angles(frames)
         self.matrices: dict[Irrep, Tensor] = {}
-        for irrep in sorted(irreps):
-            if irrep.degree not in turns:
-                places = [irrep.degree + order for order in _orders(irrep.degree)]
-                turns[irrep.degree] = rotation_matrices(irrep.degree, frames, angles)[:, places][:, :, places].to(dtype)
-            turn = turns[irrep.degree]
-            self.matrices[irrep] = turn if irrep.natural else _quarter_turned(turn)
+        degrees = sorted({irrep.degree for irrep in irreps})
+        if compiled(frames):
+            frames = frames.contiguous()
+            for degree in degrees:
+                pair = [Irrep(degree, natural) for natural in (True, False)]
+                wanted = [irrep in irreps for irrep in pair]
+                for irrep, turn in zip(pair, turns(degree, frames, dtype, *wanted), strict=True):
+                    if turn is not None:
+                        self.matrices[irrep] = turn
+        else:
+            angles = euler_angles(frames)
+            for degree in degrees:
+                places = [degree + order for order in _orders(degree)]
+                turn = rotation_matrices(degree, frames, angles)[:, places][:, :, places].to(dtype)
+                for irrep in irreps & {Irrep(degree, True), Irrep(degree, False)}:
+                    self.matrices[irrep] = (turn if irrep.natural else _quarter_turned(turn)).contiguous()
+        self.addresses = np.zeros(2 * degrees[-1] + 2, dtype=np.int64)
+        for irrep, matrix in self.matrices.items():
+            self.addresses[2 * irrep.degree + (not irrep.natural)] = matrix.data_ptr()
 
     def gather_ends(self, features: Tensor, layout: Layout, edge_index: Tensor) -> Tensor:
         """Features of both atoms of each edge in its frame: (N, F), (2, R) -> (R, 2 F), i's channels before j's.

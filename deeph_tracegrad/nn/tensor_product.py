@@ -15,6 +15,7 @@ Shape letters: R edges, F features of a row, u channels in, w channels out, p pa
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from e3nn import o3
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ from deeph_tracegrad.nn.layout import Irrep, Layout
 from deeph_tracegrad.nn.linear import corners, orderwise
 
 
-class _PathGroup(NamedTuple):
+class PathGroup(NamedTuple):
     """All paths from one irrep of one input to one irrep of the output."""
 
     source: Irrep
@@ -47,7 +48,7 @@ class EdgeFrameProduct(nn.Module):
     def __init__(self, sources: Sequence[Layout], copies: Sequence[int], target: Layout, degree: int) -> None:
         super().__init__()
         self.sources, self.target = list(sources), target
-        self._copies = list(copies)
+        self.copies = list(copies)
         paths_into = {
             irrep: sum(
                 count * len(_degrees(source_irrep, irrep, degree))
@@ -56,7 +57,7 @@ class EdgeFrameProduct(nn.Module):
             )
             for irrep in target.groups
         }
-        self._groups: list[list[_PathGroup]] = []
+        self.groups: list[list[PathGroup]] = []
         coefficients: list[Tensor] = []
         weights = scales = entries = 0
         for source, count in zip(sources, copies, strict=True):
@@ -73,7 +74,7 @@ class EdgeFrameProduct(nn.Module):
                     coefficients.append((norm * _coefficients(first, last, degrees)).flatten())
                     entries_end = entries + len(coefficients[-1])
                     groups.append(
-                        _PathGroup(
+                        PathGroup(
                             first,
                             last,
                             slice(weights, weights + size),
@@ -84,7 +85,7 @@ class EdgeFrameProduct(nn.Module):
                         )
                     )
                     weights, scales, entries = weights + size, scales + scale_size, entries_end
-            self._groups.append(groups)
+            self.groups.append(groups)
         self.register_buffer("_table", torch.cat(coefficients), persistent=False)
         # as in DeepH-E3, W_uw = weight_uw · scale_w for each path, both of unit variance
         self.weight = nn.Parameter(torch.randn(weights))
@@ -93,14 +94,18 @@ class EdgeFrameProduct(nn.Module):
     def forward(self, inputs: Sequence[Tensor], atoms: int) -> Tensor:
         """Inputs in the edges' frames, each (R, F_in) -> (R, F_out); the first `atoms` rows are the on-site edges."""
         results = []
-        for features, source, copies, groups in zip(inputs, self.sources, self._copies, self._groups, strict=True):
+        for features, source, copies, groups in zip(inputs, self.sources, self.copies, self.groups, strict=True):
             bond_matrices, on_site_matrices = self._matrices(source, copies, groups)
             on_site = orderwise(features[:atoms], on_site_matrices, source, self.target)
             bonds = orderwise(features[atoms:], bond_matrices, source, self.target)
             results.append(torch.cat([on_site, bonds]))
         return sum(results[1:], start=results[0])
 
-    def _matrices(self, source: Layout, copies: int, groups: list[_PathGroup]) -> tuple[list[Tensor], list[Tensor]]:
+    def coefficients(self, group: PathGroup) -> np.ndarray:
+        """What each path contributes to the matrix of each |m|, (|m|, p)."""
+        return self._table[group.coefficients].view(-1, group.paths).double().numpy(force=True)
+
+    def _matrices(self, source: Layout, copies: int, groups: list[PathGroup]) -> tuple[list[Tensor], list[Tensor]]:
         """The channel matrices of bonds and of on-site edges for each |m|."""
         bond_blocks: list[dict[tuple[Irrep, Irrep], Tensor]] = [{} for _ in range(self.target.degree + 1)]
         on_site = self.weight.new_zeros(source.channels, self.target.channels)

@@ -5,14 +5,18 @@ Shape letters: N atoms, R edges, G graphs, F features of a row, K radial functio
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor, nn
 
 from deeph_tracegrad.errors import ConfigError
 from deeph_tracegrad.nn.gate import Gate
+from deeph_tracegrad.nn.kernels.convolution import ConvolutionKernel
+from deeph_tracegrad.nn.kernels.library import compiled
+from deeph_tracegrad.nn.kernels.linear import Members
 from deeph_tracegrad.nn.layout import Irrep, Layout
 from deeph_tracegrad.nn.linear import SCALAR, IrrepLinear
-from deeph_tracegrad.nn.norm import GraphNorm
+from deeph_tracegrad.nn.norm import GraphNorm, LocalNorm
 from deeph_tracegrad.nn.radial import RadialWeights
 from deeph_tracegrad.nn.rotations import EdgeRotations
 from deeph_tracegrad.nn.tensor_product import EdgeFrameProduct, reachable
@@ -22,7 +26,8 @@ from deeph_tracegrad.nn.tensor_product import EdgeFrameProduct, reachable
 class Geometry:
     """What all updates of one forward pass share. The edges are on-site first, in the order of the atoms.
 
-    edge_index: (2, R). radial: (R, K). atom_graph: (N,), edge_graph: (R,), the graph of each row; graphs: G.
+    edge_index: (2, R). radial: (R, K). envelope: (R, 1), what messages are multiplied by; None for 1.
+    atom_graph: (N,), edge_graph: (R,), the graph of each row; graphs: G.
     atom_kinds, edge_kinds: rows of each species, and of each ordered species pair; None with one species.
     """
 
@@ -31,19 +36,21 @@ class Geometry:
     edge_index: Tensor
     rotations: EdgeRotations
     radial: Tensor
+    envelope: Tensor | None
     atom_graph: Tensor
     edge_graph: Tensor
-    atom_kinds: Sequence[Tensor] | None
-    edge_kinds: Sequence[Tensor] | None
+    atom_kinds: Members | None
+    edge_kinds: Members | None
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What all updates of a network share: degree of Y, radial functions, species."""
+    """What all updates of a network share: degree of Y, radial functions, species, kind of norm."""
 
     degree: int
     radial: int
     species: int
+    norm: Literal["graph", "local"]
 
 
 class EdgeConvolution(nn.Module):
@@ -69,11 +76,20 @@ class EdgeConvolution(nn.Module):
         self.product = EdgeFrameProduct([node.doubled, edge], [2, 1], self.gate.before, degree)
         self.weights = RadialWeights(sizes.radial, self.after.channels)
         self._node = node
+        self._kernel = ConvolutionKernel(node, edge, self.gate, self.product)
 
-    def forward(self, node: Tensor, edge: Tensor, geometry: Geometry) -> Tensor:
-        """(N, F), (R, F) -> (R, F after), in the edges' frames."""
+    def forward(self, node: Tensor, edge: Tensor, geometry: Geometry, *, summed: bool) -> Tensor:
+        """(N, F), (R, F) -> (R, F after), in the edges' frames; or (N, F after), summed over the edges of each atom."""
+        weights = self.weights(geometry.radial)
+        if geometry.envelope is not None:
+            weights = weights * geometry.envelope
+        if compiled(node):
+            return self._kernel(node, edge, weights, geometry, summed=summed)
         ends = geometry.rotations.gather_ends(node, self._node, geometry.edge_index)
-        return self.gate(self.product([ends, edge], geometry.atoms), self.weights(geometry.radial))
+        messages = self.gate(self.product([ends, edge], geometry.atoms), weights)
+        if not summed:
+            return messages
+        return geometry.rotations.scatter(messages, self.after, geometry.edge_index[0], geometry.atoms)
 
 
 class Update(nn.Module):
@@ -89,7 +105,7 @@ class Update(nn.Module):
         self.layout = self.convolution.after
         self.after = IrrepLinear(self.layout, self.layout, bias=True)
         self.self_connection = IrrepLinear(own, self.layout, bias=False, kinds=kinds)
-        self.norm = GraphNorm(self.layout)
+        self.norm = (GraphNorm if sizes.norm == "graph" else LocalNorm)(self.layout)
         self.skip = nn.Identity() if own == self.layout else IrrepLinear(own, self.layout, bias=False)
         self.layouts = [node, edge, self.layout]
 
@@ -102,10 +118,9 @@ class NodeUpdate(Update):
 
     def forward(self, node: Tensor, edge: Tensor, geometry: Geometry) -> Tensor:
         """(N, F), (R, F) -> (N, F)."""
-        messages = self.convolution(self.before(node), edge, geometry)
-        total = geometry.rotations.scatter(messages, self.layout, geometry.edge_index[0], geometry.atoms)
-        update = self.after(total) + self.self_connection(node, geometry.atom_kinds)
-        return self.norm(update, geometry.atom_graph, geometry.graphs) + self.skip(node)
+        total = self.convolution(self.before(node), edge, geometry, summed=True)
+        update = self.self_connection(node, geometry.atom_kinds, onto=self.after(total))
+        return self.norm(update, self.skip(node), geometry.atom_graph, geometry.graphs)
 
 
 class EdgeUpdate(Update):
@@ -116,9 +131,9 @@ class EdgeUpdate(Update):
 
     def forward(self, node: Tensor, edge: Tensor, geometry: Geometry) -> Tensor:
         """(N, F), (R, F) -> (R, F)."""
-        update = self.after(self.convolution(node, self.before(edge), geometry))
-        update = update + self.self_connection(edge, geometry.edge_kinds)
-        return self.norm(update, geometry.edge_graph, geometry.graphs, geometry.rotations) + self.skip(edge)
+        update = self.after(self.convolution(node, self.before(edge), geometry, summed=False))
+        update = self.self_connection(edge, geometry.edge_kinds, onto=update)
+        return self.norm(update, self.skip(edge), geometry.edge_graph, geometry.graphs, geometry.rotations)
 
 
 def post_node_layout(node: Layout, edge: Layout, out: Layout, previous: Sequence[Layout], degree: int) -> Layout:

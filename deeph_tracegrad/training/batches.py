@@ -12,6 +12,7 @@ from torch_geometric.data import Batch
 
 from deeph_tracegrad.dataset import GraphDataset
 from deeph_tracegrad.graph import HamiltonianGraph
+from deeph_tracegrad.nn.arrangement import Arrangement
 
 
 def shuffled(samples: Sequence[int], seed: int, epoch: int) -> list[int]:
@@ -75,6 +76,7 @@ class GraphLoader:
         if not samples:
             return None
         batch = Batch.from_data_list([self._graph(sample) for sample in samples])
+        batch.arrangement = Arrangement.of(batch, len(self._dataset.basis))
         return batch.to(self._device, non_blocking=True)
 
     def _graph(self, sample: int) -> HamiltonianGraph:

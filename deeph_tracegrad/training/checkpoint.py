@@ -1,7 +1,6 @@
 """Checkpoints: weights with everything that is needed to use them, or to go on training, and nothing that runs code."""
 
 import platform
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -14,14 +13,21 @@ from torch import Tensor
 
 from deeph_tracegrad.atomic import atomic_path
 from deeph_tracegrad.config import Config, parse_config
-from deeph_tracegrad.dataset import basis_from_json, basis_to_json
+from deeph_tracegrad.dataset import INDEX, basis_from_json, basis_to_json
 from deeph_tracegrad.edges import Reach
 from deeph_tracegrad.errors import MismatchError, ReadError, TracegradError
 from deeph_tracegrad.nn.network import HamiltonianNetwork
 from deeph_tracegrad.orbitals import Basis, SpinMode
+from deeph_tracegrad.torch_files import read_torch_file
 
 FORMAT = "deeph-tracegrad checkpoint"
 FORMAT_VERSION = 1
+
+_KIND = "checkpoint of deeph-tracegrad"
+_DEEPH_E3 = (
+    "a model of DeepH-E3, not of deeph-tracegrad; make a checkpoint of it with "
+    "deeph-tracegrad import-deeph-e3 {} --out CHECKPOINT"
+)
 
 CONVENTIONS = {
     "units": "eV, Angstrom",
@@ -145,24 +151,16 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     """Read a checkpoint. Code that someone might have put into the file is refused, not run.
 
     Raises:
-        ReadError: the file is missing, truncated, no checkpoint, or of a newer format.
+        ReadError: the file is missing, truncated, no checkpoint, of another program, or of a newer format.
     """
     path = Path(path)
     if path.is_dir():
-        raise ReadError(path, "a folder; name the checkpoint in it, such as best.pt")
-    if not path.is_file():
-        raise ReadError(path, "no such checkpoint")
-    try:
-        with zipfile.ZipFile(path) as archive:  # torch writes checksums, but does not read them
-            damaged = archive.testzip()
-        content = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # zipfile and torch raise a dozen kinds for a file that is damaged or something else
-        reason = str(error).partition("\n")[0]
-        raise ReadError(path, f"no checkpoint of deeph-tracegrad, or a damaged one ({reason})") from error
-    if damaged:
-        raise ReadError(path, f"damaged checkpoint: {damaged} in it does not have its checksum")
+        raise ReadError(path, _reason_against_folder(path))
+    content = read_torch_file(path, _KIND)
+    if isinstance(content, dict) and {"state_dict", "val_loss"} <= content.keys():
+        raise ReadError(path, _DEEPH_E3.format(path.parent))
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise ReadError(path, "no checkpoint of deeph-tracegrad")
+        raise ReadError(path, f"no {_KIND}")
     number = content.get("format_version")
     if not isinstance(number, int) or number > FORMAT_VERSION:
         raise ReadError(
@@ -181,8 +179,18 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
             training=_with_weights(content["training"]),
             path=path,
         )
-    except (KeyError, TypeError, ValueError, AttributeError, TracegradError) as error:
+    except TracegradError as error:
+        raise ReadError(path, str(error).removeprefix(f"{path}: ")) from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ReadError(path, f"damaged checkpoint: {type(error).__name__}: {error}") from error
+
+
+def _reason_against_folder(path: Path) -> str:
+    if (path / "best_model.pkl").is_file():
+        return _DEEPH_E3.format(path)
+    if (path / INDEX).is_file():
+        return "a dataset; a checkpoint is a file such as best.pt in the folder of a training"
+    return "a folder; name the checkpoint in it, such as best.pt"
 
 
 def _config_of(content: dict[str, Any], path: Path) -> Config:

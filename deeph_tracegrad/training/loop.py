@@ -6,6 +6,7 @@ the same update. Only the main rank writes.
 
 import math
 import time
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -63,6 +64,7 @@ class Training:
             self.state.resume(self.folder.resume(config, self.dataset.fingerprint, labels, facts))
         else:
             self.folder.begin(config, labels, facts)
+            self.state.fit(self._training_graphs, self.dataset.reach, ranks.sum)
 
     def run(self) -> None:
         """All epochs that are left."""
@@ -167,6 +169,11 @@ class Training:
             state.take_weights(load_checkpoint(self.folder.best).training)
             self.folder.say(f"the error stayed above twice the best: back to the weights of epoch {state.best_epoch}")
         self._save("last", metrics)
+
+    def _training_graphs(self) -> Iterator[HamiltonianGraph]:
+        """What this rank computes of one pass over the training samples."""
+        batches = pack(self.split.train, self.edge_counts, self.config.data.max_edges)
+        return (graph for graph in self.loader.batches(self._shares(batches)) if graph is not None)
 
     def _shares(self, batches: list[list[int]]) -> list[list[int]]:
         """What this rank computes of each batch."""

@@ -1,14 +1,18 @@
 """Everything that changes while training, and that a resumed training takes up again."""
 
 import math
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from deeph_tracegrad.config import Config, OptimizerSettings
+from deeph_tracegrad.edges import Reach
 from deeph_tracegrad.errors import ReadError
+from deeph_tracegrad.graph import HamiltonianGraph
 from deeph_tracegrad.nn.network import HamiltonianNetwork
 from deeph_tracegrad.orbitals import Basis, SpinMode
 from deeph_tracegrad.training.checkpoint import Checkpoint
@@ -30,6 +34,7 @@ class TrainingState:
         self._settings = settings = config.training.optimizer
         dtype = getattr(torch, config.training.dtype)
         self.network = HamiltonianNetwork(config.model, basis, spin).to(device, dtype)
+        self.network.recompute = config.training.recompute
         self.average = WeightAverage(self.network, settings.ema_decay) if settings.ema_decay else None
         self.optimizer = _optimizer(self.network, settings)
         self.schedule = Schedule(config.training.schedule, settings.learning_rate, config.training.epochs)
@@ -39,6 +44,14 @@ class TrainingState:
         self.best_epoch = 0
         self.sums = torch.zeros(NUM_SUMS, dtype=torch.float64, device=device)
         self.start_interval()
+
+    def fit(
+        self, graphs: Callable[[], Iterable[HamiltonianGraph]], reach: Reach, total: Callable[[Tensor], Tensor]
+    ) -> None:
+        """Take from the training samples what is not learnt by steps; before the first step. See `nn.output`."""
+        self.network.last.fit(graphs, reach, total)
+        if self.average:
+            self.average.network.load_state_dict(self.network.state_dict())
 
     def start_interval(self) -> None:
         """Begin to sum anew, after a validation."""

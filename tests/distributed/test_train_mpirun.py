@@ -31,11 +31,16 @@ def on_two_ranks(*arguments: object, program: Sequence[str] = (str(COMMAND),)) -
 
 
 @pytest.mark.slow
-def test_two_ranks_train_as_one(command: Callable[..., int], tiny_training: Path, tmp_path: Path) -> None:
-    """The second batch of every epoch has one sample, so that one of the ranks has nothing to do."""
+@pytest.mark.parametrize("fitted", ["false", "true"])
+def test_two_ranks_train_as_one(command: Callable[..., int], tiny_training: Path, tmp_path: Path, fitted: str) -> None:
+    """The second batch of every epoch has one sample, so that one of the ranks has nothing to do.
+
+    fitted: with baseline and scaling, whose fit sums over the ranks.
+    """
     alone, together = tmp_path / "run", tmp_path / "together"
-    assert command("train", tiny_training) == 0
-    done = on_two_ranks("train", tiny_training, "--set", f"training.run={together}")
+    settings = ("--set", f"model.two_centre_baseline={fitted}", "--set", f"model.target_scaling={fitted}")
+    assert command("train", tiny_training, *settings) == 0
+    done = on_two_ranks("train", tiny_training, *settings, "--set", f"training.run={together}")
     assert done.returncode == 0, done.stderr
     assert "2 ranks" in done.stdout
     assert done.stdout == (together / "train.log").read_text()  # the main rank alone speaks

@@ -14,7 +14,10 @@ import pytest
 import torch
 
 from deeph_tracegrad.config import load_config
+from deeph_tracegrad.dataset import GraphDataset
 from deeph_tracegrad.deeph_format import read_deeph
+from deeph_tracegrad.nn.baseline import SPLINES, TwoCentreBaseline
+from deeph_tracegrad.nn.scaling import TargetScaling
 from deeph_tracegrad.preprocess.runs import read_material
 from deeph_tracegrad.training.checkpoint import load_checkpoint
 from deeph_tracegrad.training.loop import Training
@@ -22,6 +25,8 @@ from deeph_tracegrad.training.metrics import read_metrics
 from deeph_tracegrad.training.schedules import Schedule
 
 Command = Callable[..., int]
+
+FITTED = ("--set", "model.two_centre_baseline=true", "--set", "model.target_scaling=true")
 
 
 def metrics(run: Path) -> list[dict[str, str]]:
@@ -94,12 +99,17 @@ def test_deeph_e3_network_trains(command: Command, tiny_training: Path, tmp_path
     assert rows[0]["train_trace_error"] == ""
 
 
-@pytest.mark.parametrize("steps", [2, 3, 5])
+@pytest.mark.parametrize(("steps", "settings"), [(2, ()), (3, ()), (5, ()), (3, FITTED)])
 def test_resumed_equals_uninterrupted(
-    command: Command, tiny_training: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+    command: Command,
+    tiny_training: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    steps: int,
+    settings: tuple[str, ...],
 ) -> None:
     """An epoch has two batches: the signal comes in the middle of one, or at the end of its last batch."""
-    assert command("train", tiny_training) == 0
+    assert command("train", tiny_training, *settings) == 0
     step, done = Training.step, []
 
     def interrupted_step(self: Training, graph: object) -> None:
@@ -109,7 +119,7 @@ def test_resumed_equals_uninterrupted(
             os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(Training, "step", interrupted_step)
-    again = ("train", tiny_training, "--set", f"training.run={tmp_path / 'again'}")
+    again = ("train", tiny_training, *settings, "--set", f"training.run={tmp_path / 'again'}")
     assert command(*again) == 130
     assert len(done) == steps
     assert load_checkpoint(tmp_path / "again" / "last.pt").training["epoch"] == steps // 2
@@ -117,6 +127,31 @@ def test_resumed_equals_uninterrupted(
     assert len(done) == 8
     assert_same_state(tmp_path / "run" / "last.pt", tmp_path / "again" / "last.pt")
     assert metrics(tmp_path / "run") == metrics(tmp_path / "again")
+
+
+def test_baseline_and_scale_are_fitted_once_to_the_training_samples(
+    command: Command, tiny_training: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resumed training finds them in its checkpoint."""
+    training = ("train", tiny_training, "--set", "training.schedule.kind=constant", *FITTED)
+    assert command(*training, "--set", "training.epochs=1") == 0
+    dataset = GraphDataset(load_config(tiny_training).data.dataset)
+    first = load_checkpoint(tmp_path / "run" / "last.pt")
+    network = first.network(torch.device("cpu"))
+    baseline, scaling = TwoCentreBaseline(network.layout, SPLINES), TargetScaling(network.layout)
+    samples = [dataset[place] for place in range(3)]
+    baseline.fit(samples, dataset.reach, lambda tensor: tensor)
+    scaling.fit(samples, baseline, lambda tensor: tensor)
+    for part in ("network", "average"):
+        assert torch.allclose(first.training[part]["baseline.table"], baseline.table, rtol=1e-6, atol=1e-9)
+        assert torch.allclose(first.training[part]["scaling.scale"], scaling.scale, rtol=1e-6)
+
+    monkeypatch.delattr(TwoCentreBaseline, "fit")
+    monkeypatch.delattr(TargetScaling, "fit")
+    assert command(*training, "--resume") == 0
+    last = load_checkpoint(tmp_path / "run" / "last.pt").training
+    for name in ("baseline.table", "baseline.ends", "scaling.scale"):
+        assert torch.equal(last["network"][name], first.training["network"][name])
 
 
 def test_resumed_after_a_crash_equals_uninterrupted(command: Command, tiny_training: Path, tmp_path: Path) -> None:

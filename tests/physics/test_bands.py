@@ -22,8 +22,7 @@ from deeph_tracegrad.orbitals import SpinMode
 from deeph_tracegrad.preprocess.abacus.bands_file import read_abacus_bands
 from deeph_tracegrad.preprocess.openmx.bands_file import read_openmx_band
 from deeph_tracegrad.preprocess.runs import read_material
-from deeph_tracegrad.testing import repeated
-from supercells import in_lattice_vectors
+from deeph_tracegrad.testing import in_lattice_vectors, repeated
 
 OPENMX = {"graphene": (9, 9, 1), "mos2": (7, 7, 1), "fe_bcc_spin": (7, 7, 7), "bi_soc": (7, 7, 1)}
 RUNS = Path(__file__).parents[2] / "demo" / "runs"

@@ -114,6 +114,23 @@ def test_predicts_with_the_averaged_weights(tmp_path: Path, graphene_dataset: Pa
     assert not any(parameter.requires_grad for parameter in network.parameters())
 
 
+def test_baseline_and_scale_come_back_without_a_fit(tmp_path: Path, graphene_dataset: Path) -> None:
+    dataset = GraphDataset(graphene_dataset)
+    config = tiny_config()
+    switches = {"two_centre_baseline": True, "target_scaling": True}
+    config = config.model_copy(update={"model": config.model.model_copy(update=switches)})
+    state = TrainingState(config, BASIS, SpinMode.NONE, CPU)
+    state.fit(lambda: [dataset[0], dataset[1]], dataset.reach, lambda tensor: tensor)
+    checkpoint_of(state, config).save(tmp_path / "a.pt")
+    read = load_checkpoint(tmp_path / "a.pt").network(CPU)
+    graph = dataset[2]
+    assert (read.last.baseline(graph) - graph.target).square().mean() < 0.5 * graph.target.square().mean()
+    for network in (read, state.predictor):
+        assert torch.equal(network.last.baseline(graph), state.network.last.baseline(graph))
+        assert torch.equal(network.last.scaling.scale, state.network.last.scaling.scale)
+        assert torch.equal(network(graph).coefficients, state.network(graph).coefficients)
+
+
 def test_average_follows_its_formula() -> None:
     state = TrainingState(tiny_config(0.2), BASIS, SpinMode.NONE, CPU)
     expected = [parameter.detach().clone() for parameter in state.network.parameters()]
@@ -196,6 +213,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         ("format_version", 2, "format version 2; this program reads up to 1: update it"),
         ("config", {"model": {"layers": 3}}, "unknown key layers"),
         ("spin", "up", "damaged"),
+        ("basis", {"C": {"shells": [0, 5], "cutoff_radius": None, "label": None}}, "beyond the supported degrees"),
         ("basis", {"C": {}}, "damaged"),
         ("training", {"epoch": 3}, "damaged"),
         ("split", None, None),
@@ -228,7 +246,7 @@ def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
             return Path.touch, (witness,)
 
     torch.save({"format": "deeph-tracegrad checkpoint", "format_version": 1, "x": Evil()}, path)
-    with pytest.raises(ReadError, match="no checkpoint of deeph-tracegrad, or a damaged one"):
+    with pytest.raises(ReadError, match="no checkpoint of deeph-tracegrad: it holds objects that could run code"):
         load_checkpoint(path)
     assert not witness.exists()
     torch.load(path, weights_only=False)

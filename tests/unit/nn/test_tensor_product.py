@@ -33,7 +33,7 @@ def oracle(
     outputs = o3.Irreps(str(product.target))
     instructions, weights = [], []
     slot = 0
-    for source, count, groups in zip(sources, copies, product._groups, strict=True):
+    for source, count, groups in zip(sources, copies, product.groups, strict=True):
         group_slots = {
             (copy, irrep): slot + copy * len(source.groups) + place
             for copy in range(count)
