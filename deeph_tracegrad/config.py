@@ -43,7 +43,7 @@ Betas = Annotated[tuple[BelowOne, BelowOne], Field(strict=False)]
 
 
 # width and decoder_width
-_TRACEGRAD_WIDTHS = {"compact": (64, 128), "paper": (1024, 1024)}
+_TRACEGRAD_WIDTHS = {"compact": (64, 64), "paper": (1024, 1024)}
 
 
 class Section(BaseModel):
@@ -96,7 +96,7 @@ class TraceGradSettings(Section):
     """Width of the layers between invariants and traces; the preset's (64 or 1024) where it is not set."""
 
     decoder_width: PositiveInt | None = None
-    """Width of the layers that predict the trace labels; the preset's (128 or 1024) where it is not set."""
+    """Width of the layers that predict the trace labels; the preset's (64 or 1024) where it is not set."""
 
     loss_weight: NonNegativeFloat = 0.3
     """Weight of the trace error relative to the error of H."""
