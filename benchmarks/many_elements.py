@@ -6,7 +6,8 @@ The graphene fixture as a supercell of CELLS x CELLS cells (3 by default: 18 ato
 random from the first so many elements, all with carbon's shells: same graph, same targets, other weights. The network
 is that of the preset deeph-e3 in float32. The self-connection of edges has weights for each ordered pair of species, as
 in DeepH-E3: what goes through the weights, the optimiser above all, grows with the square of the species, whatever the
-edges. Activations are what a forward pass keeps for the backward pass.
+edges. Activations are what a forward pass keeps for the backward pass. The gradients of pairs that no edge is of are
+zeros that the system need not store until the optimiser, or the clipping of gradients, goes over them.
 
 Then the self-connection of the edges of the trunk alone, forward and backward: ours by species index, and
 e3nn's FullyConnectedTensorProduct with one-hot scalars, as the official program has it.
