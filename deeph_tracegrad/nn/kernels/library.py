@@ -111,27 +111,31 @@ def _compiler() -> list[str]:
 def _built(compiler: list[str]) -> ctypes.CDLL:
     """From the cache, or built; several processes may do so at once."""
     cache = _cache_folder()
-    path = cache / f"kernels-{_fingerprint(compiler)}.so" if cache else None
-    if path and path.is_file():
-        try:
+    name = f"kernels-{_fingerprint(compiler)}"
+    for path in cache.glob(f"{name}-*.so") if cache else []:
+        if path.name == _kept_as(name, path):  # else damaged: loading what is cut short would kill the process
             return ctypes.CDLL(str(path))
-        except OSError:  # damaged: built again
-            pass
     sources = sorted(map(str, _SOURCE.glob("*.cpp")))
     with tempfile.TemporaryDirectory(dir=cache) as folder:
         built = Path(folder) / "kernels.so"
         for compile_flags, link_flags in _OPENMP:
             try:
                 _run([*compiler, *_FLAGS, *compile_flags, "-c", *sources], folder)
-                _run([*compiler, "-shared", *map(str, Path(folder).glob("*.o")), *link_flags, "-o", str(built)], folder)
+                objects = sorted(map(str, Path(folder).glob("*.o")))
+                _run([*compiler, "-shared", *objects, *link_flags, "-o", str(built)], folder)
                 library = ctypes.CDLL(str(built))
                 break
             except (OSError, subprocess.CalledProcessError):
                 if not compile_flags:
                     raise
-        if path:
-            built.replace(path)
+        if cache:
+            built.replace(cache / _kept_as(name, built))
     return library  # that its file has moved, or is no more, does not matter to it
+
+
+def _kept_as(name: str, library: Path) -> str:
+    """The name in the cache, which tells the content."""
+    return f"{name}-{hashlib.sha256(library.read_bytes()).hexdigest()[:16]}.so"
 
 
 def _run(command: list[str], folder: str | None = None) -> str:

@@ -52,6 +52,9 @@ class LinearKernel:
         bias: of the first features. onto: (R, F_out) that the result is added to, in place.
         """
         require_alike(features, weight, bias, onto)
+        kinds = 1 if members is None else len(members.bounds) - 1
+        if kinds != len(weight):
+            raise ValueError(f"rows of {kinds} kinds, but weights of {len(weight)}")
         return _Linear.apply(features, weight, bias, onto, self, members)
 
     def apply(

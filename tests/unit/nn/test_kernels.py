@@ -168,6 +168,14 @@ def test_weights_of_another_type_are_refused():
         network(graph)
 
 
+def test_rows_of_more_kinds_than_weights_are_refused():
+    linear = IrrepLinear(Layout.parse(NARROW), Layout.parse(NARROW), bias=False, kinds=2)
+    features = torch.zeros(2, linear.source.dim)
+    for members in (None, Members(torch.arange(2), np.array([0, 1, 1, 2]))):
+        with pytest.raises(ValueError, match="weights of 2"):
+            linear(features, members)
+
+
 def test_channels_take_gradients_in_any_order_of_memory(torch_only):
     layout = Layout.parse(BOTH)
     features = torch.randn(5, layout.dim, dtype=torch.float64, requires_grad=True)

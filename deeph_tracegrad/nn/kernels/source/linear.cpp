@@ -67,21 +67,21 @@ void pack(const Pair& pair, const T* weight, T scale, bool transposed, T* packed
   }
 }
 
-struct Hole {
+struct Span {
   int64_t first, count;
 };
 
 // The parts of a row of the result that no pair writes.
-std::vector<Hole> holes_of(const Linear& plan, bool transposed) {
-  std::vector<Hole> written;
+std::vector<Span> holes_of(const Linear& plan, bool transposed) {
+  std::vector<Span> written;
   for (const Pair& pair : plan.pairs)
     for (int64_t p = 0; p < pair.size; ++p)
-      written.push_back(transposed ? Hole{pair.source[p], pair.rows} : Hole{pair.target[p], pair.columns});
-  std::sort(written.begin(), written.end(), [](const Hole& one, const Hole& other) { return one.first < other.first; });
+      written.push_back(transposed ? Span{pair.source[p], pair.rows} : Span{pair.target[p], pair.columns});
+  std::sort(written.begin(), written.end(), [](const Span& one, const Span& other) { return one.first < other.first; });
   written.push_back({transposed ? plan.source_dim : plan.target_dim, 0});
-  std::vector<Hole> holes;
+  std::vector<Span> holes;
   int64_t end = 0;
-  for (const Hole& part : written) {
+  for (const Span& part : written) {
     if (part.first > end) holes.push_back({end, part.first - end});
     end = part.first + part.count;
   }
@@ -92,7 +92,7 @@ std::vector<Hole> holes_of(const Linear& plan, bool transposed) {
 template <class T>
 void apply(const Linear& plan, const T* scales, const T* features, const T* weight, const int64_t* members, int64_t kinds,
            const int64_t* bounds, bool transposed, const T* bias, int64_t biased, bool add, T* out, int threads) {
-  const std::vector<Hole> holes = holes_of(plan, transposed);
+  const std::vector<Span> holes = holes_of(plan, transposed);
   const std::vector<Tile> tiles = tiles_of(kinds, bounds);
   const int64_t count = tiles.size(), width = padded<T>(plan.widest());
   const int64_t in_dim = transposed ? plan.target_dim : plan.source_dim;
@@ -115,7 +115,7 @@ void apply(const Linear& plan, const T* scales, const T* features, const T* weig
       const T* in = together(features, in_dim, members, tile, row_memory);
       const auto row = [&](int64_t r) { return out + (members ? members[tile.first + r] : tile.first + r) * out_dim; };
       if (!add)
-        for (const Hole& hole : holes)
+        for (const Span& hole : holes)
           for (int64_t r = 0; r < tile.rows; ++r) std::fill_n(row(r) + hole.first, hole.count, T(0));
       for (size_t k = 0; k < plan.pairs.size(); ++k) {
         const Pair& pair = plan.pairs[k];

@@ -144,7 +144,7 @@ void forward(const Arguments& a, const T* features, const T* weight, const T* bi
         for (int64_t c = 0; c < group.channels; c += kLanes<T>) {
           const int64_t count = group.channels - c;
           const Vector<T> centred = load_part(features + at + c, count) - local[p];
-          const Vector<T> skipped = skip ? load_part(skip + at + c, count) : Vector<T>{};
+          const Vector<T> skipped = load_part(skip + at + c, count);
           store_part(out + at + c, centred * inverse * load_part(weight + group.first + c, count) + skipped, count);
         }
       }
