@@ -7,9 +7,9 @@ float32, with TraceGrad's compact form and without TraceGrad. Prediction goes as
 is forward, loss, backward, clipping, optimiser, and the running average of the weights.
 
 Memory is the peak that the process has resident (Linux) above what it had before, after the same on one cell; each kind
-of work has a process of its own, in which glibc keeps no large freed arrays. What an edge takes is the slope between the two supercells: weights and the library
-itself do not count, nor does the graph, whose tensors are given apart. Times are medians on the small supercell, those
-of the two kinds of training taken in turns.
+of work has a process of its own, in which glibc keeps no large freed arrays. What an edge takes is the slope between
+the two supercells: weights and the library itself do not count, nor does the graph, whose tensors are given apart.
+Times are medians on the small supercell, the kinds of work taken in turns.
 """
 
 import argparse
