@@ -7,12 +7,13 @@ float32, with TraceGrad's compact form and without TraceGrad. Prediction goes as
 is forward, loss, backward, clipping, optimiser, and the running average of the weights.
 
 Memory is the peak that the process has resident (Linux) above what it had before, after the same on one cell; each kind
-of work has a process of its own. What an edge takes is the slope between the two supercells: weights and the library
-itself do not count, nor does the graph, whose tensors are given apart. Times are medians on the small supercell, those
-of the two kinds of training taken in turns.
+of work has a process of its own, in which glibc keeps no large freed arrays. What an edge takes is the slope between
+the two supercells: weights and the library itself do not count, nor does the graph, whose tensors are given apart.
+Times are medians on the small supercell, the kinds of work taken in turns.
 """
 
 import argparse
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -32,6 +33,8 @@ WORKS = ("prediction", "training", "recompute")
 TRACEGRAD = ("off", "compact")
 CELLS = [4, 11]
 ROUNDS = 3
+# glibc: large arrays go back to the system when freed; else the peak depends on how they happened to lie
+UNPOOLED = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
 CPU = torch.device("cpu")
 HEADER = (
     f"{'':<24}{'peak, MiB':^20}{'KiB an':>10}{'edges in':>10}{'ms for':>12}{'time of':>10}\n"
@@ -111,7 +114,7 @@ def peaks_of_process(preset: str, work: str, arguments: argparse.Namespace) -> l
     """The same in a fresh process."""
     options = ["--memory", preset, work, "--threads", arguments.threads, "--cells", *arguments.cells]
     command = [sys.executable, __file__, *map(str, options)]
-    run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, **UNPOOLED})
     return [float(number) for number in run.stdout.split()]
 
 
