@@ -49,7 +49,7 @@ STEP_HEADER = (
     f"{'species':<9}{'met':>6}{'million':>10}{'forward':>10}{'+ backward':>12}{'optimiser':>14}"
     f"{'KiB an edge':>14}{'step, MiB':>11}{'gradients':>11}"
 )
-CONNECTION_HEADER = f"{'self-connection':<24}{'ms':>10}{'peak, MiB':>12}{'of that gradients':>19}"
+CONNECTION_HEADER = f"{'self-connection':<24}{'ms':>10}{'peak, MiB':>12}{'all gradients':>19}"
 
 
 @dataclass(frozen=True)
