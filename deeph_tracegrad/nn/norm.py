@@ -51,8 +51,7 @@ class GraphNorm(nn.Module):
         graph_of: (R,) the graph of each row. rotations: those of the edges; None for atoms.
         """
         if compiled(features):
-            addresses = None if rotations is None else rotations.addresses
-            return self._kernel(features, self.weight, self.bias, skip, (graph_of, graphs, addresses))
+            return self._kernel(features, self.weight, self.bias, skip, (graph_of, graphs, rotations))
         averages = self.averages.to(features)
         means = features @ averages
         if rotations is not None:

@@ -3,7 +3,7 @@
 Shape letters: R rows, G graphs, F features of a row, C channels, M components (2l+1 of each irrep).
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,6 +12,9 @@ from torch.autograd.function import once_differentiable
 
 from deeph_tracegrad.nn.kernels.library import kernel, require_alike
 from deeph_tracegrad.nn.layout import Layout
+
+if TYPE_CHECKING:
+    from deeph_tracegrad.nn.rotations import EdgeRotations
 
 
 class NormKernel:
@@ -29,11 +32,11 @@ class NormKernel:
         weight: Tensor,
         bias: Tensor,
         skip: Tensor,
-        rows: tuple[Tensor, int, np.ndarray | None],
+        rows: tuple[Tensor, int, "EdgeRotations | None"],
     ) -> Tensor:
         """(R, F), weight (C,), bias, skip (R, F) -> norm + skip, (R, F).
 
-        rows: the graph of each row (R,), G, and the addresses of the rows' turns; none for atoms.
+        rows: the graph of each row (R,), G, and the rows' turns; none for atoms.
         """
         require_alike(features, weight, bias, skip)
         return _Norm.apply(features, weight, bias, skip, self, rows)
@@ -48,17 +51,18 @@ class _Norm(torch.autograd.Function):
         bias: Tensor,
         skip: Tensor,
         norm: NormKernel,
-        rows: tuple[Tensor, int, np.ndarray | None],
+        rows: tuple[Tensor, int, "EdgeRotations | None"],
     ) -> Tensor:
         features, skip = features.contiguous(), skip.contiguous()
         graph_of, graphs, rotations = rows
         means = torch.empty(graphs, norm.components, dtype=torch.float64)
         sizes = torch.empty(graphs, norm.groups, dtype=torch.float64)
         out = torch.empty_like(features)
-        where = (norm.plan, rotations, graph_of, len(features), graphs, norm.epsilon, torch.get_num_threads())
+        addresses = None if rotations is None else rotations.addresses
+        where = (norm.plan, addresses, graph_of, len(features), graphs, norm.epsilon, torch.get_num_threads())
         kernel("norm_forward", features.dtype)(*where, features, weight, bias, len(bias), skip, out, means, sizes)
         ctx.save_for_backward(features, weight, bias, means, sizes)
-        ctx.norm, ctx.rows = norm, rows
+        ctx.norm, ctx.rows = norm, rows  # the turns themselves: their addresses alone would not keep them in memory
         return out
 
     @staticmethod
@@ -68,7 +72,8 @@ class _Norm(torch.autograd.Function):
         graph_of, graphs, rotations = ctx.rows
         gradient = gradient.contiguous()
         feature_gradient, weight_gradient, bias_gradient = map(torch.empty_like, (features, weight, bias))
-        where = (ctx.norm.plan, rotations, graph_of, len(features), graphs, ctx.norm.epsilon, torch.get_num_threads())
+        addresses = None if rotations is None else rotations.addresses
+        where = (ctx.norm.plan, addresses, graph_of, len(features), graphs, ctx.norm.epsilon, torch.get_num_threads())
         results = (feature_gradient, weight_gradient, bias_gradient)
         kernel("norm_backward", features.dtype)(*where, features, weight, len(bias), means, sizes, gradient, *results)
         return feature_gradient, weight_gradient, bias_gradient, gradient, None, None

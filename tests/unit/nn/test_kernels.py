@@ -161,6 +161,21 @@ def test_half_precision_is_left_to_torch(dtype, torch_only):
     assert (ours - theirs).abs().max() <= 0.1 * theirs.abs().max()
 
 
+def test_a_norm_alone_can_be_trained():
+    network, graph = case(SpinMode.NONE, torch.float64, trunk=NATURAL)
+    everything = dict(zip([name for name, _ in network.named_parameters()], results(network, graph)[1:], strict=True))
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name == "edge_updates.2.norm.weight")
+    network.zero_grad()
+    coefficients, traces = network(graph)
+    # what the forward pass has given back is written over
+    noise = [torch.full((graph.num_edges, size, size), torch.nan) for size in (1, 3, 5, 7, 9) for _ in range(9)]
+    noise += [array.double() for array in noise]
+    (coefficients.sin().sum() + traces.square().sum()).backward()
+    ours = network.get_parameter("edge_updates.2.norm.weight").grad
+    assert_alike([ours], [everything["edge_updates.2.norm.weight"]], 1e-12)
+
+
 def test_weights_of_another_type_are_refused():
     network, graph = case(SpinMode.NONE, torch.float64, trunk=NATURAL)
     network.head.float()
