@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole pipeline on real OpenMX runs of graphene: dataset, training on two ranks, prediction of a larger cell that
-# the network never saw, and its bands on top of those that OpenMX computed. About seven minutes on two cores.
+# the network never saw, and its bands on top of those that OpenMX computed. About three minutes on two cores.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PWD/.venv/bin:$PATH" OMP_NUM_THREADS=1
