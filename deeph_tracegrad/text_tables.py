@@ -1,4 +1,4 @@
-"""Small text files of numbers, read so that a damaged one is noticed."""
+"""Small text files, most of them of numbers, read so that a damaged one is noticed."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,20 +8,29 @@ import numpy as np
 from deeph_tracegrad.errors import ReadError
 
 
-def read_lines(path: Path) -> list[str]:
-    """The lines of a text file.
+def read_text(path: Path) -> str:
+    """The text of a file.
 
     Raises:
-        ReadError: it cannot be read, is not text, or its last line does not end: then a number may have lost digits.
+        ReadError: the file is missing, cannot be opened, or is no text.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ReadError(path, "the file is missing") from None
     except OSError as error:
         raise ReadError(path, f"cannot be opened: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise ReadError(path, "is not a text file") from error
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file.
+
+    Raises:
+        ReadError: it cannot be read, is not text, or its last line does not end: then a number may have lost digits.
+    """
+    text = read_text(path)
     if not text.endswith("\n"):
         raise ReadError(
             path, "the last line does not end with a line break, so the file may be cut off; add one if not"

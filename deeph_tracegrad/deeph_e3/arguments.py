@@ -8,8 +8,8 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from deeph_tracegrad.deeph_e3.texts import read_text
 from deeph_tracegrad.errors import ReadError
+from deeph_tracegrad.text_tables import read_text
 
 
 class NetArguments(NamedTuple):

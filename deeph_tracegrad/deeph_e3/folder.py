@@ -14,13 +14,13 @@ from torch import Tensor
 from deeph_tracegrad.deeph_e3.arguments import NetArguments, read_arguments
 from deeph_tracegrad.deeph_e3.layers import Channels, parse_channels, their_outputs
 from deeph_tracegrad.deeph_e3.outputs import read_basis, read_targets
-from deeph_tracegrad.deeph_e3.texts import read_text
 from deeph_tracegrad.deeph_e3.weights import OfficialNetwork
 from deeph_tracegrad.errors import MismatchError, ReadError
 from deeph_tracegrad.nn.layout import Irrep, Layout
 from deeph_tracegrad.nn.linear import SCALAR
 from deeph_tracegrad.orbitals import Basis, SpinMode
 from deeph_tracegrad.targets import Target
+from deeph_tracegrad.text_tables import read_text
 from deeph_tracegrad.torch_files import read_torch_file
 
 WEIGHTS = "best_model.pkl"

@@ -8,11 +8,11 @@ from typing import Any
 
 from pymatgen.core import Element
 
-from deeph_tracegrad.deeph_e3.texts import read_text
 from deeph_tracegrad.deeph_info import flag, read_json, shells
 from deeph_tracegrad.errors import ReadError
 from deeph_tracegrad.orbitals import Basis, ElementBasis, SpinMode
 from deeph_tracegrad.targets import Target
+from deeph_tracegrad.text_tables import read_text
 
 _LARGEST_NUMBER = 118
 

@@ -137,6 +137,11 @@ class Layout:
         return [self.position(irrep, 0, order) for order in self.orders[: irrep.size]]
 
     @cached_property
+    def channel_of(self) -> Tensor:
+        """The channel of each feature, (F,)."""
+        return torch.cat([torch.arange(self.first_channel(order), self.channels) for order in self.orders])
+
+    @cached_property
     def plan(self) -> np.ndarray:
         """All that as integers, as the compiled kernels read it."""
         starts = [self.block_start(order) for order in self.orders]

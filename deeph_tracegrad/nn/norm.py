@@ -34,14 +34,12 @@ class GraphNorm(nn.Module):
         self._kernel = NormKernel(layout, _EPSILON)
         self._means = Layout((irrep, 1) for irrep in layout.groups)
         averages = torch.zeros(layout.dim, self._means.dim, dtype=torch.float64)
-        channel_of = torch.empty(layout.dim, dtype=torch.int64)
         for irrep, count in layout.groups.items():
             for order in range(-irrep.degree, irrep.degree + 1):
                 start = layout.position(irrep, 0, order)
                 averages[start : start + count, self._means.position(irrep, 0, order)] = 1 / count
-                channel_of[start : start + count] = torch.arange(count) + layout.starts[irrep]
         self.register_buffer("averages", averages, persistent=False)
-        self.register_buffer("channel_of", channel_of, persistent=False)
+        self.register_buffer("channel_of", layout.channel_of, persistent=False)
 
     def forward(
         self, features: Tensor, skip: Tensor, graph_of: Tensor, graphs: int, rotations: EdgeRotations | None = None
@@ -88,14 +86,12 @@ class LocalNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(layout.channels))
         self.bias = nn.Parameter(torch.zeros(layout.groups.get(SCALAR, 0)))
         averages = torch.zeros(layout.dim, len(layout.groups), dtype=torch.float64)
-        channel_of = torch.empty(layout.dim, dtype=torch.int64)
         for number, (irrep, count) in enumerate(layout.groups.items()):
             for order in range(-irrep.degree, irrep.degree + 1):
                 start = layout.position(irrep, 0, order)
                 averages[start : start + count, number] = 1 / (count * irrep.size)
-                channel_of[start : start + count] = torch.arange(count) + layout.starts[irrep]
         self.register_buffer("averages", averages, persistent=False)
-        self.register_buffer("channel_of", channel_of, persistent=False)
+        self.register_buffer("channel_of", layout.channel_of, persistent=False)
 
     def forward(self, features: Tensor, skip: Tensor, *_: object) -> Tensor:
         """The normed features plus the skipped ones: (R, F), (R, F) -> (R, F). `GraphNorm` needs the rest."""
