@@ -74,6 +74,7 @@ def test_preprocess_and_bands(environment, tmp_path):
     assert (tmp_path / "bands.png").is_file()
 
 
+@pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="needs a C++ compiler")
 def test_the_kernels_come_along(environment, tmp_path):
     imports = "import sys, torch; from deeph_tracegrad.nn.kernels.library import compiled"
     code = f"{imports}; sys.exit(not compiled(torch.ones(1)))"

@@ -18,6 +18,8 @@ from deeph_tracegrad.nn.updates import EdgeConvolution, Geometry, Sizes
 from deeph_tracegrad.orbitals import SpinMode
 from materials import random_material
 
+pytestmark = pytest.mark.skipif(not library.compiled(torch.empty(0)), reason="needs a C++ compiler")
+
 NATURAL = "9x0e+17x1o+4x2e+3x3o"
 BOTH = "6x0e+2x0o+4x1o+2x1e+3x2e+1x2o+2x3o+1x4e"
 NARROW = "5x0e+3x1o"

@@ -11,6 +11,8 @@ import torch
 
 from deeph_tracegrad.nn.kernels import library
 
+pytestmark = pytest.mark.skipif(not library.compiled(torch.empty(0)), reason="needs a C++ compiler")
+
 SMALL = 'extern "C" long vector_bytes() { return 16; }\n'
 
 
