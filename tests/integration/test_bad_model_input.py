@@ -190,7 +190,7 @@ def test_settings_that_are_not_those_of_the_weights(settings, message, name, ref
         (["trunk=4x0e+4x0o"], "the trunk 4x0e+4x0o with 2 blocks and harmonics up to l = 2 cannot reach the irreps 1e"),
         (["harmonics_degree=0"], "harmonics up to l = 0 cannot reach the irreps 1o, 1e, 2e of H for C s2p1"),
         (["trunk=8x0o"], "no irrep of 8x0o can be made of 8x0e and 8x0e with harmonics up to l = 2"),
-        (["trunk=1x40e"], "no irrep of 1x40e can be made of 8x0e and 8x0e with harmonics up to l = 2"),
+        (["trunk=1x40e"], "irreps of degree 40 are beyond the supported l = 16"),
         (["edge_trunk=4x0o"], "no irrep of 4x0o can be made of"),
         (["trunk='0x0e'"], "can be made of 8x0e and 8x0e"),
         (["trunk=4x0e+"], "input should be a list of irreps such as"),
