@@ -45,7 +45,7 @@ ROUNDS = 3
 PROFILED_ROWS = 15
 CPU = torch.device("cpu")
 STEP_HEADER = (
-    f"{'':<9}{'pairs':>6}{'weights,':>10}{'ms':^36}{'activations,':>14}{'peak of a':>11}{'of that':>11}\n"
+    f"{'':<9}{'pairs':>6}{'weights,':>10}{'ms':^36}{'activations,':>14}{'peak of a':>11}{'all':>11}\n"
     f"{'species':<9}{'met':>6}{'million':>10}{'forward':>10}{'+ backward':>12}{'optimiser':>14}"
     f"{'KiB an edge':>14}{'step, MiB':>11}{'gradients':>11}"
 )

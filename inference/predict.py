@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -84,6 +85,15 @@ def predict(
         line = [f"{run.label}: {size}, {seconds:.2f} s", *_comparison(material, predicted), str(destination)]
         terminal.print("; ".join(line), markup=False)
     return [failure for found in world().gather(failures) for failure in found]
+
+
+def checkpoint_model(trained: Checkpoint) -> Callable[[Material], Material]:
+    """A trained network as a model for `deeph_tracegrad.testing`, in float64, so that rounding hides nothing.
+
+    Raises:
+        ReadError: the weights do not fit the network that the configuration describes.
+    """
+    return partial(predict_material, trained=trained, network=trained.network(torch.device("cpu")).double())
 
 
 def predict_material(material: Material, trained: Checkpoint, network: HamiltonianNetwork) -> Material:

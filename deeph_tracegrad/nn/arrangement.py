@@ -1,6 +1,6 @@
 """How the rows of a graph are sorted for the network: found once a batch, where it is read, not in the step.
 
-Shape letters: N atoms, E edges, Q kinds of rows.
+Shape letters: N atoms, E edges, R rows (atoms or edges), Q kinds of rows.
 """
 
 from typing import NamedTuple
@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 
 from deeph_tracegrad.graph import HamiltonianGraph
-from deeph_tracegrad.nn.kernels.linear import Members
+
+
+class Members(NamedTuple):
+    """Rows sorted by kind. order: (R,) row numbers. bounds: (Q + 1,), where each kind begins among them."""
+
+    order: Tensor
+    bounds: np.ndarray
 
 
 class Arrangement(NamedTuple):

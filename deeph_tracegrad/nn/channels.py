@@ -20,7 +20,7 @@ def squared_norms(features: Tensor, layout: Layout) -> Tensor:
 
 
 def mixed_in(features: Tensor, factors: Tensor, layout: Layout) -> Tensor:
-    """F + factor f for each channel: (R, F), (R, C) -> (R, F)."""
+    """Each channel f becomes f + factor f: (R, F), (R, C) -> (R, F)."""
     return _MixedIn.apply(features, factors, layout)
 
 

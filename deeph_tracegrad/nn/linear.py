@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from deeph_tracegrad.nn.arrangement import Members
 from deeph_tracegrad.nn.kernels.library import compiled
-from deeph_tracegrad.nn.kernels.linear import LinearKernel, Members
+from deeph_tracegrad.nn.kernels.linear import LinearKernel
 from deeph_tracegrad.nn.layout import Irrep, Layout
 
 SCALAR = Irrep(0, natural=True)

@@ -85,7 +85,7 @@ class HamiltonianNetwork(nn.Module):
             if settings.tracegrad.enabled
             else None
         )
-        self.last = Output(settings, self.layout)
+        self.hamiltonian = Output(settings, self.layout)
         updates = [*self.node_updates, *self.edge_updates]
         self._irreps = {irrep for update in updates for layout in update.layouts for irrep in layout.groups}
         place, sign = _canonical(self.output, self.layout)
@@ -98,7 +98,7 @@ class HamiltonianNetwork(nn.Module):
         Its `arrangement`, if it has one, saves finding it here, which waits for the device.
         """
         arrangement = graph.get("arrangement") or Arrangement.of(graph, len(self.species))
-        envelope = self.last.envelope(graph)
+        envelope = self.hamiltonian.envelope(graph)
         envelope = None if envelope is None else envelope.to(self.dtype)
         geometry, length = self._geometry(graph, arrangement, envelope)
         node = self.species.index_select(0, graph.species)
@@ -115,7 +115,7 @@ class HamiltonianNetwork(nn.Module):
         if arrangement.place is not None:
             raw = raw.index_select(0, arrangement.place)
             traces = None if traces is None else traces.index_select(0, arrangement.place)
-        coefficients = self.last(raw, graph, envelope)
+        coefficients = self.hamiltonian(raw, graph, envelope)
         return Prediction(coefficients, traces)
 
     @property

@@ -17,29 +17,42 @@ _EPSILON = 1e-5
 _TINY = 1e-30
 
 
-class GraphNorm(nn.Module):
+class Norm(nn.Module):
+    """What both have: a weight for each channel and a bias for each scalar; averages: (F, x), over features alike."""
+
+    averages: Tensor
+    channel_of: Tensor
+
+    def __init__(self, layout: Layout, averages: Tensor) -> None:
+        super().__init__()
+        self.layout = layout
+        self.weight = nn.Parameter(torch.ones(layout.channels))
+        self.bias = nn.Parameter(torch.zeros(layout.groups.get(SCALAR, 0)))
+        self.register_buffer("averages", averages, persistent=False)
+        self.register_buffer("channel_of", layout.channel_of, persistent=False)
+
+    def finished(self, normed: Tensor, skip: Tensor) -> Tensor:
+        """Weighted, shifted and added to the skipped features, (R, F)."""
+        shift = nn.functional.pad(self.bias, (0, self.layout.dim - len(self.bias)))
+        return normed * self.weight[self.channel_of] + shift + skip
+
+
+class GraphNorm(Norm):
     """DeepH-E3's: every irrep's mean over a graph and all channels is subtracted, scalars are divided by their size.
 
     Means are taken in global coordinates: what edges store in their own frames is turned out and back.
     """
 
-    averages: Tensor
-    channel_of: Tensor
-
     def __init__(self, layout: Layout) -> None:
-        super().__init__()
-        self.layout = layout
-        self.weight = nn.Parameter(torch.ones(layout.channels))
-        self.bias = nn.Parameter(torch.zeros(layout.groups.get(SCALAR, 0)))
-        self._kernel = NormKernel(layout, _EPSILON)
-        self._means = Layout((irrep, 1) for irrep in layout.groups)
-        averages = torch.zeros(layout.dim, self._means.dim, dtype=torch.float64)
+        means = Layout((irrep, 1) for irrep in layout.groups)
+        averages = torch.zeros(layout.dim, means.dim, dtype=torch.float64)
         for irrep, count in layout.groups.items():
             for order in range(-irrep.degree, irrep.degree + 1):
                 start = layout.position(irrep, 0, order)
-                averages[start : start + count, self._means.position(irrep, 0, order)] = 1 / count
-        self.register_buffer("averages", averages, persistent=False)
-        self.register_buffer("channel_of", layout.channel_of, persistent=False)
+                averages[start : start + count, means.position(irrep, 0, order)] = 1 / count
+        super().__init__(layout, averages)
+        self._means = means
+        self._kernel = NormKernel(layout, _EPSILON)
 
     def forward(
         self, features: Tensor, skip: Tensor, graph_of: Tensor, graphs: int, rotations: EdgeRotations | None = None
@@ -58,7 +71,6 @@ class GraphNorm(nn.Module):
         if rotations is not None:
             means = rotations.into(means, self._means)
         centred = features - means @ (averages > 0).to(features).T
-        weight = self.weight[self.channel_of].expand_as(centred)
         scalars = [(irrep, count) for irrep, count in self.layout.groups.items() if irrep.degree == 0]
         parts, start = [], 0
         for _, count in scalars:
@@ -67,31 +79,22 @@ class GraphNorm(nn.Module):
             size = (squared + _TINY).sqrt() + _EPSILON
             parts.append(part / size[graph_of])
             start += count
-        normed = torch.cat([*parts, centred[:, start:]], dim=1) * weight
-        return normed + nn.functional.pad(self.bias, (0, self.layout.dim - len(self.bias))) + skip
+        return self.finished(torch.cat([*parts, centred[:, start:]], dim=1), skip)
 
 
-class LocalNorm(nn.Module):
+class LocalNorm(Norm):
     """Every irrep of an atom or edge is divided by its own size, scalars after their mean is subtracted.
 
     So that an edge knows nothing of the far side of a crystal, and a message that vanishes changes nothing.
     """
 
-    averages: Tensor
-    channel_of: Tensor
-
     def __init__(self, layout: Layout) -> None:
-        super().__init__()
-        self.layout = layout
-        self.weight = nn.Parameter(torch.ones(layout.channels))
-        self.bias = nn.Parameter(torch.zeros(layout.groups.get(SCALAR, 0)))
         averages = torch.zeros(layout.dim, len(layout.groups), dtype=torch.float64)
         for number, (irrep, count) in enumerate(layout.groups.items()):
             for order in range(-irrep.degree, irrep.degree + 1):
                 start = layout.position(irrep, 0, order)
                 averages[start : start + count, number] = 1 / (count * irrep.size)
-        self.register_buffer("averages", averages, persistent=False)
-        self.register_buffer("channel_of", layout.channel_of, persistent=False)
+        super().__init__(layout, averages)
 
     def forward(self, features: Tensor, skip: Tensor, *_: object) -> Tensor:
         """The normed features plus the skipped ones: (R, F), (R, F) -> (R, F). `GraphNorm` needs the rest."""
@@ -100,8 +103,7 @@ class LocalNorm(nn.Module):
         mean = features[:, :scalars].mean(dim=1, keepdim=True) if scalars else 0.0
         centred = torch.cat([features[:, :scalars] - mean, features[:, scalars:]], dim=1)
         inverse = torch.rsqrt(centred.square() @ averages + _EPSILON)
-        normed = centred * (inverse @ (averages > 0).to(features).T) * self.weight[self.channel_of]
-        return normed + nn.functional.pad(self.bias, (0, self.layout.dim - scalars)) + skip
+        return self.finished(centred * (inverse @ (averages > 0).to(features).T), skip)
 
 
 def _mean_of_graph(values: Tensor, graph_of: Tensor, graphs: int) -> Tensor:

@@ -10,10 +10,10 @@ from typing import Literal
 from torch import Tensor, nn
 
 from deeph_tracegrad.errors import ConfigError
+from deeph_tracegrad.nn.arrangement import Members
 from deeph_tracegrad.nn.gate import Gate
 from deeph_tracegrad.nn.kernels.convolution import ConvolutionKernel
 from deeph_tracegrad.nn.kernels.library import compiled
-from deeph_tracegrad.nn.kernels.linear import Members
 from deeph_tracegrad.nn.layout import Irrep, Layout
 from deeph_tracegrad.nn.linear import SCALAR, IrrepLinear
 from deeph_tracegrad.nn.norm import GraphNorm, LocalNorm

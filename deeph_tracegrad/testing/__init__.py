@@ -1,6 +1,6 @@
 """Checks that anyone can run on a model or a dataset. Each measures how far something is off, none says yes or no.
 
-    print(check_model(checkpoint_model(load_checkpoint("run/best.pt")), material))
+    print(check_model(checkpoint_model(load_checkpoint("run/best.pt")), material))  # from inference.predict
     print(check_dataset(GraphDataset("dataset")))
 
 A model is any function from a material with an overlap to that material with a Hamiltonian.
@@ -20,7 +20,6 @@ from deeph_tracegrad.testing.models import (
     Change,
     Model,
     check_model,
-    checkpoint_model,
     cutoff_jump,
     equivariance,
     network_model,
@@ -35,7 +34,6 @@ __all__ = [
     "check_dataset",
     "check_model",
     "check_sample",
-    "checkpoint_model",
     "cutoff_jump",
     "equivariance",
     "hermiticity",

@@ -26,7 +26,6 @@ from deeph_tracegrad.testing.changes import (
     with_atoms_in_other_cells,
 )
 from deeph_tracegrad.testing.report import ROUNDING, Report, Result, hermiticity, largest_difference
-from deeph_tracegrad.training.checkpoint import Checkpoint
 
 Model = Callable[[Material], Material]
 """From a structure with its overlap, without Hamiltonian, to the same with a Hamiltonian."""
@@ -56,14 +55,6 @@ def network_model(network: HamiltonianNetwork, reach: Reach | None = None) -> Mo
         return replace(material, spin=network.layout.spin, hamiltonian=hamiltonian)
 
     return predicted
-
-
-def checkpoint_model(trained: Checkpoint) -> Model:
-    """A trained network as `deeph-tracegrad predict` runs it, but in float64, so that rounding hides nothing."""
-    from deeph_tracegrad.inference.predict import predict_material
-
-    network = trained.network(torch.device("cpu")).double()
-    return partial(predict_material, trained=trained, network=network)
 
 
 def check_model(model: Model, material: Material, cutoff: Reach | float | None = None) -> Report:

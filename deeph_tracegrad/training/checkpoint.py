@@ -131,7 +131,7 @@ class Checkpoint:
     def summary(self) -> list[tuple[str, str]]:
         """What a user wants to see at a glance."""
         model = self.config.model
-        parameters = sum(tensor.numel() for name, tensor in self.weights.items() if not name.startswith("last."))
+        parameters = sum(tensor.numel() for name, tensor in self.weights.items() if not name.startswith("hamiltonian."))
         samples = ", ".join(f"{len(labels)} {part}" for part, labels in self.split.items())
         edges = ", ".join(f"{name} {length:.3f} Å" for name, length in self.reach.items())
         tracegrad = f"TraceGrad, {model.tracegrad.preset}" if model.tracegrad.enabled else "no TraceGrad"

@@ -49,7 +49,7 @@ class TrainingState:
         self, graphs: Callable[[], Iterable[HamiltonianGraph]], reach: Reach, total: Callable[[Tensor], Tensor]
     ) -> None:
         """Take from the training samples what is not learnt by steps; before the first step. See `nn.output`."""
-        self.network.last.fit(graphs, reach, total)
+        self.network.hamiltonian.fit(graphs, reach, total)
         if self.average:
             self.average.network.load_state_dict(self.network.state_dict())
 

@@ -14,9 +14,10 @@ from deeph_tracegrad.config import load_config
 from deeph_tracegrad.dataset import GraphDataset
 from deeph_tracegrad.deeph_format import write_deeph
 from deeph_tracegrad.deeph_legacy import write_deeph_legacy
+from deeph_tracegrad.inference.predict import checkpoint_model
 from deeph_tracegrad.orbitals import SpinMode
 from deeph_tracegrad.preprocess.runs import read_material
-from deeph_tracegrad.testing import check_model, checkpoint_model, equivariance, random_rotation, transformed
+from deeph_tracegrad.testing import check_model, equivariance, random_rotation, transformed
 from deeph_tracegrad.training.checkpoint import Checkpoint, library_versions, load_checkpoint
 from deeph_tracegrad.training.state import TrainingState
 from materials import random_material

@@ -143,14 +143,14 @@ def test_baseline_and_scale_are_fitted_once_to_the_training_samples(
     baseline.fit(samples, dataset.reach, lambda tensor: tensor)
     scaling.fit(samples, baseline, lambda tensor: tensor)
     for part in ("network", "average"):
-        assert torch.allclose(first.training[part]["last.baseline.table"], baseline.table, rtol=1e-6, atol=1e-9)
-        assert torch.allclose(first.training[part]["last.scaling.scale"], scaling.scale, rtol=1e-6)
+        assert torch.allclose(first.training[part]["hamiltonian.baseline.table"], baseline.table, rtol=1e-6, atol=1e-9)
+        assert torch.allclose(first.training[part]["hamiltonian.scaling.scale"], scaling.scale, rtol=1e-6)
 
     monkeypatch.delattr(TwoCentreBaseline, "fit")
     monkeypatch.delattr(TargetScaling, "fit")
     assert command(*training, "--resume") == 0
     last = load_checkpoint(tmp_path / "run" / "last.pt").training
-    for name in ("last.baseline.table", "last.baseline.ends", "last.scaling.scale"):
+    for name in ("hamiltonian.baseline.table", "hamiltonian.baseline.ends", "hamiltonian.scaling.scale"):
         assert torch.equal(last["network"][name], first.training["network"][name])
 
 

@@ -43,7 +43,7 @@ def network(material, trunk, *, tracegrad="compact", **choices):
     net = HamiltonianNetwork(settings, material.basis, material.spin).double()
     if choices:
         graph = HamiltonianGraph.from_sample(build_sample(material, "one"), material.basis, net.layout)
-        net.last.fit(lambda: [graph], REACH, lambda tensor: tensor)
+        net.hamiltonian.fit(lambda: [graph], REACH, lambda tensor: tensor)
     return net
 
 

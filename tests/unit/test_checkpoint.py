@@ -124,10 +124,10 @@ def test_baseline_and_scale_come_back_without_a_fit(tmp_path: Path, graphene_dat
     checkpoint_of(state, config).save(tmp_path / "a.pt")
     read = load_checkpoint(tmp_path / "a.pt").network(CPU)
     graph = dataset[2]
-    assert (read.last.baseline(graph) - graph.target).square().mean() < 0.5 * graph.target.square().mean()
+    assert (read.hamiltonian.baseline(graph) - graph.target).square().mean() < 0.5 * graph.target.square().mean()
     for network in (read, state.predictor):
-        assert torch.equal(network.last.baseline(graph), state.network.last.baseline(graph))
-        assert torch.equal(network.last.scaling.scale, state.network.last.scaling.scale)
+        assert torch.equal(network.hamiltonian.baseline(graph), state.network.hamiltonian.baseline(graph))
+        assert torch.equal(network.hamiltonian.scaling.scale, state.network.hamiltonian.scaling.scale)
         assert torch.equal(network(graph).coefficients, state.network(graph).coefficients)
 
 

@@ -3,22 +3,16 @@
 Shape letters: R rows, F features of a row, Q kinds of rows, W weights of a kind.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from deeph_tracegrad.nn.arrangement import Members
 from deeph_tracegrad.nn.kernels.library import kernel, require_alike
 from deeph_tracegrad.nn.layout import Irrep, Layout
-
-
-class Members(NamedTuple):
-    """Rows sorted by kind. order: (R,) row numbers. bounds: (Q + 1,), where each kind begins among them."""
-
-    order: Tensor
-    bounds: np.ndarray
 
 
 class LinearKernel:

@@ -7,9 +7,9 @@ import torch
 from deeph_tracegrad.config import ModelSettings
 from deeph_tracegrad.edges import edge_pairs
 from deeph_tracegrad.graph import build_graph
+from deeph_tracegrad.nn.arrangement import Members
 from deeph_tracegrad.nn.channels import squared_norms
 from deeph_tracegrad.nn.kernels import convolution, library
-from deeph_tracegrad.nn.kernels.linear import Members
 from deeph_tracegrad.nn.layout import Irrep, Layout
 from deeph_tracegrad.nn.linear import IrrepLinear
 from deeph_tracegrad.nn.network import HamiltonianNetwork
