@@ -95,6 +95,11 @@ class BlockMatrix:
         entries[found] = self.entries[places[found]]
         return BlockMatrix.of(pairs, entries, self.sizes)
 
+    def permuted(self, order: np.ndarray) -> "BlockMatrix":
+        """The same blocks for atoms in another order: new atom a is old atom order[a]; order: (N,) int."""
+        pairs = np.concatenate([self.pairs[:, :3], np.argsort(order)[self.pairs[:, 3:]]], axis=1)
+        return BlockMatrix.of(pairs, self.entries, self.sizes[order])
+
     def symmetrised(self) -> tuple["BlockMatrix", float]:
         """(A + A†) / 2, and the largest |A - A†| before.
 

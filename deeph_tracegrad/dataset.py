@@ -165,8 +165,5 @@ def basis_to_json(basis: Basis) -> dict[str, Any]:
 def basis_from_json(content: dict[str, Any]) -> Basis:
     """The inverse of `basis_to_json`."""
     return Basis.of(
-        {
-            element: ElementBasis(tuple(fields["shells"]), fields["cutoff_radius"], fields["label"])
-            for element, fields in content.items()
-        }
+        {element: ElementBasis(**fields | {"shells": tuple(fields["shells"])}) for element, fields in content.items()}
     )

@@ -8,7 +8,6 @@ other as zeros, and is read so.
 Shape letters: N atoms, E pairs, B flat block entries.
 """
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +81,7 @@ def read_deeph(path: Path | str, hamiltonian_file: str | None = None) -> Materia
         converged=own.converged,
         provenance=matrices.provenance(folder, "DeepH", own.provenance),
     )
-    return material if own.atom_order is None else _permuted(material, np.argsort(own.atom_order))
+    return material if own.atom_order is None else material.permuted(np.argsort(own.atom_order))
 
 
 def write_deeph(material: Material, folder: Path | str, hamiltonian_name: str = HAMILTONIAN) -> None:
@@ -98,7 +97,7 @@ def write_deeph(material: Material, folder: Path | str, hamiltonian_name: str = 
     firsts = list(dict.fromkeys(elements))
     order = np.argsort([firsts.index(element) for element in elements], kind="stable")
     ordered = np.array_equal(order, np.arange(len(order)))
-    grouped = material if ordered else _permuted(material, order)
+    grouped = material if ordered else material.permuted(order)
     overlap, hamiltonian = stored_matrices(grouped)
     info: dict[str, Any] = {
         "atoms_quantity": len(elements),
@@ -167,19 +166,3 @@ def _write_matrix(path: Path, matrix: BlockMatrix) -> None:
         file.create_dataset("chunk_shapes", data=np.stack([rows, columns], axis=1))
         file.create_dataset("chunk_boundaries", data=matrix.offsets)
         file.create_dataset("entries", data=matrix.entries, fletcher32=True)
-
-
-def _permuted(material: Material, order: np.ndarray) -> Material:
-    """The same material with its atoms in another order: new atom a is old atom order[a]."""
-    rank = np.argsort(order)
-
-    def moved(matrix: BlockMatrix) -> BlockMatrix:
-        pairs = np.concatenate([matrix.pairs[:, :3], rank[matrix.pairs[:, 3:]]], axis=1)
-        return BlockMatrix.of(pairs, matrix.entries, matrix.sizes[order])
-
-    return replace(
-        material,
-        structure=Structure.from_sites([material.structure[int(atom)] for atom in order]),
-        overlap=None if material.overlap is None else moved(material.overlap),
-        hamiltonian=tuple(moved(matrix) for matrix in material.hamiltonian),
-    )

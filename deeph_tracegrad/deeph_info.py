@@ -25,13 +25,13 @@ LARGEST_NUMBER = 1e300  # JSON has integers that no float holds
 class OwnInfo:
     """What stands under our key; all absent in folders that other programs wrote.
 
-    bases: cutoff radius (Å) and label of each element, in the order of the basis.
+    bases: what an ElementBasis has besides its shells, of each element, in the order of the basis.
     electrons: in the cell, in the legacy format, which has no place for them.
     atom_order: (N,) int, original number of each atom in the file's order.
     """
 
     spin: SpinMode | None = None
-    bases: Mapping[str, tuple[float | None, str | None]] = field(default_factory=dict)
+    bases: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     electrons: float | None = None
     converged: bool | None = None
     atom_order: np.ndarray | None = None
@@ -40,7 +40,7 @@ class OwnInfo:
     def basis(self, shells: Mapping[str, tuple[int, ...]]) -> Basis:
         """The basis with these shells, in their order of elements, completed by what is known here."""
         return Basis.of(
-            {element: ElementBasis(degrees, *self.bases.get(element, ())) for element, degrees in shells.items()}
+            {element: ElementBasis(degrees, **self.bases.get(element, {})) for element, degrees in shells.items()}
         )
 
 
@@ -109,7 +109,11 @@ def read_own(path: Path, info: Mapping[str, Any], num_atoms: int) -> OwnInfo:
         return OwnInfo(
             SpinMode(own["spin"]),
             {
-                str(element): (number(path, fields, "cutoff_radius"), _text(path, fields, "label"))
+                str(element): {
+                    "cutoff_radius": number(path, fields, "cutoff_radius"),
+                    "label": _text(path, fields, "label"),
+                    "valence_electrons": number(path, fields, "valence_electrons"),
+                }
                 for element, fields in own["bases"].items()
             },
             number(path, own, "electrons"),
@@ -132,7 +136,7 @@ def own_info(material: Material, atom_order: np.ndarray | None = None) -> dict[s
         "version": OWN_VERSION,
         "spin": str(material.spin),
         "bases": {
-            element: {"cutoff_radius": basis.cutoff_radius, "label": basis.label}
+            element: {name: value for name, value in vars(basis).items() if name != "shells"}
             for element, basis in material.basis.items()
         },
         "converged": material.converged,

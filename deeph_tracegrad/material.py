@@ -16,9 +16,12 @@ from deeph_tracegrad.orbitals import Basis, SpinMode
 class Material:
     """Structure, basis and matrices of one calculation, in the project's one convention (eV, Å, m = -l..l).
 
-    structure: atoms as the matrices index them: neither wrapped into the cell nor sorted. Lattice vectors are rows.
+    structure: atoms as the matrices index them: neither wrapped into the cell nor sorted. Lattice vectors are rows. A
+        site's label is the source's own name of the atom's kind (Fe1, C_up).
     overlap: S(R), spinless.
     hamiltonian: H(R): one matrix, or up and down for collinear spin; empty where the source has none.
+    density: the density matrix, in the same form as H. position: <i|r|j>, x, y and z, spinless, from the Cartesian
+        origin, in Å. Both empty where the source has none or they were not asked for.
     fermi_level: eV. electrons: valence electrons in the cell.
     converged: whether the self-consistency was reached; None where the source does not tell.
     provenance: source path, code and version, unit constants, largest violations mended on reading, remarks.
@@ -29,6 +32,8 @@ class Material:
     spin: SpinMode
     overlap: BlockMatrix | None = None
     hamiltonian: tuple[BlockMatrix, ...] = ()
+    density: tuple[BlockMatrix, ...] = ()
+    position: tuple[BlockMatrix, ...] = ()
     fermi_level: float | None = None
     electrons: float | None = None
     converged: bool | None = None
@@ -38,16 +43,16 @@ class Material:
         unknown = sorted(set(self.elements) - set(self.basis))
         if unknown:
             raise MismatchError(f"no basis is given for {', '.join(unknown)}")
-        if self.hamiltonian and len(self.hamiltonian) != self.spin.channels:
-            raise MismatchError(
-                f"spin {self.spin} needs {self.spin.channels} Hamiltonian matrices, not {len(self.hamiltonian)}"
-            )
-        orbitals = self.basis.num_orbitals(self.elements)
-        for matrix, components, name in [
-            *((matrix, self.spin.components, "Hamiltonian") for matrix in self.hamiltonian),
-            *([(self.overlap, 1, "overlap")] if self.overlap is not None else []),
+        spin, orbitals = self.spin, self.basis.num_orbitals(self.elements)
+        for name, matrices, number, components in [
+            ("overlap", () if self.overlap is None else (self.overlap,), 1, 1),
+            ("Hamiltonian", self.hamiltonian, spin.channels, spin.components),
+            ("density matrix", self.density, spin.channels, spin.components),
+            ("position matrix", self.position, 3, 1),
         ]:
-            if not np.array_equal(matrix.sizes, orbitals * components):
+            if len(matrices) not in (0, number):
+                raise MismatchError(f"the {name} needs {number} matrices with spin {spin}, not {len(matrices)}")
+            if any(not np.array_equal(matrix.sizes, orbitals * components) for matrix in matrices):
                 raise MismatchError(f"the {name}'s block sizes do not follow from the basis {self.basis.describe()}")
 
     @property
@@ -67,6 +72,21 @@ class Material:
     def with_hamiltonian(self, hamiltonian: tuple[BlockMatrix, ...]) -> "Material":
         """The same structure and overlap with another Hamiltonian."""
         return replace(self, hamiltonian=hamiltonian)
+
+    def permuted(self, order: np.ndarray) -> "Material":
+        """The same material with its atoms in another order: new atom a is old atom order[a]; order: (N,) int."""
+
+        def moved(matrices: tuple[BlockMatrix, ...]) -> tuple[BlockMatrix, ...]:
+            return tuple(matrix.permuted(order) for matrix in matrices)
+
+        return replace(
+            self,
+            structure=Structure.from_sites([self.structure[int(atom)] for atom in order]),
+            overlap=None if self.overlap is None else self.overlap.permuted(order),
+            hamiltonian=moved(self.hamiltonian),
+            density=moved(self.density),
+            position=moved(self.position),
+        )
 
 
 def pair_vectors(positions: np.ndarray, cell: np.ndarray, pairs: np.ndarray) -> np.ndarray:

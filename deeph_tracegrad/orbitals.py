@@ -77,11 +77,13 @@ class ElementBasis:
     shells: degree l of every radial function, ascending.
     cutoff_radius: radius beyond which all of them vanish, in Å; None where the source does not tell.
     label: the DFT code's own name of the basis (`C6.0-s2p2d1`, an .orb file name); None where unknown.
+    valence_electrons: of the neutral atom, as its pseudopotential leaves them; None where the source does not tell.
     """
 
     shells: tuple[int, ...]
     cutoff_radius: float | None = None
     label: str | None = None
+    valence_electrons: float | None = None
 
     def __post_init__(self) -> None:
         if not self.shells or list(self.shells) != sorted(self.shells):
@@ -116,6 +118,11 @@ class ElementBasis:
         if self.label and other.label and self.label != other.label:
             return "basis", self.label, other.label
         return None
+
+    def completed(self, other: "ElementBasis") -> "ElementBasis":
+        """This basis, with what it does not tell taken from the other."""
+        own = {name: value for name, value in vars(self).items() if value is not None}
+        return ElementBasis(**vars(other) | own)
 
     def order(self, source: OrbitalConvention, target: OrbitalConvention) -> OrbitalOrder:
         """How an atom's orbitals in the convention `target` follow from those in `source`."""
@@ -179,5 +186,5 @@ class Basis(Mapping[str, ElementBasis]):
             if difference := self[element].difference(other[element]):
                 what, one, two = difference
                 raise MismatchError(f"{element} has the {what} {one} in one and {two} in the other")
-        labelled = {element: basis for element, basis in self.items() if basis.label}
-        return Basis.of({**self, **other, **labelled})
+        shared = {element: self[element].completed(other[element]) for element in self if element in other}
+        return Basis.of({**self, **other, **shared})
