@@ -17,7 +17,10 @@ def kept(name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
     if folder is None:
         return make()
     path = folder / "integrals" / f"{name}.npz"
-    with suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile), np.load(path, allow_pickle=False) as file:
+    with (
+        suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile),
+        np.load(path, allow_pickle=False) as file,
+    ):
         return file["array"]
     array = make()
     with suppress(WriteError), atomic_path(path) as temporary:  # a full disk costs time only

@@ -3,7 +3,7 @@
 Shape letters: E pairs, P pairs of two elements, B flat block entries, D components, a, b orbitals of the two atoms.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
@@ -48,7 +48,7 @@ def kinetic_matrix(structure: Structure, orbitals: Orbitals, pairs: np.ndarray) 
 
 
 def position_matrices(structure: Structure, orbitals: Orbitals, pairs: np.ndarray) -> tuple[BlockMatrix, ...]:
-    """r from the Cartesian origin, x, y and z, Å; the rest as for the overlap."""
+    """The position from the Cartesian origin, x, y and z, Å; the rest as for the overlap."""
     relative = _entries(structure, orbitals, pairs, operators.position, ALONE) * _common(orbitals, "bohr_angstrom")
     overlap = overlap_matrix(structure, orbitals, pairs)
     origins = np.repeat(structure.cart_coords[pairs[:, 3]], np.diff(overlap.offsets), axis=0).T

@@ -68,9 +68,7 @@ class PairTable:
             (n1, n2), columns = shells.counts, radial[shells.start : shells.start + shells.width]
             result = blocks[:, shells.rows, shells.columns]
             split = result.reshape(len(result), n1, -1, n2, result.shape[2] // n2, len(vectors))
-            for term, functions in zip(
-                shells.terms, columns.reshape(len(shells.terms), n1, 1, n2, 1, -1), strict=True
-            ):
+            for term, functions in zip(shells.terms, columns.reshape(len(shells.terms), n1, 1, n2, 1, -1), strict=True):
                 angular = term.angular @ direction[term.degree]  # (D, m1, m2, P)
                 split += functions * angular[:, None, :, None]
             blocks[:, shells.rows, shells.columns] = split.reshape(result.shape)
