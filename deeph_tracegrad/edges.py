@@ -28,8 +28,11 @@ def edge_pairs(material: Material, reach: Reach | None = None) -> np.ndarray:
 
     Pairs of the overlap are edges too, wherever they are: they tell where orbitals overlap if no radius does.
 
-    reach: of a network's training data; by default that of the material's own matrices.
+    reach: of a network's training data; by default that of the material's own matrices. An empty one leaves the pairs of
+        the overlap alone, which is DeepH-E3's rule.
     """
+    if reach is not None and not reach and material.overlap is not None:
+        return material.overlap.pairs
     reach = material_reach(material) if reach is None else merged_reach(reach, radii_reach(material.basis))
     pairs = np.concatenate([onsite_pairs(len(material.structure)), pairs_within(material.structure, reach)])
     return pairs if material.overlap is None else union_pairs(pairs, material.overlap.pairs)

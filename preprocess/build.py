@@ -19,7 +19,7 @@ import numpy as np
 from deeph_tracegrad.console import count, progress, say, warn
 from deeph_tracegrad.dataset import INDEX, IndexEntry, basis_from_json, index_content, write_index
 from deeph_tracegrad.edges import Reach, material_reach, merged_reach, radii_reach
-from deeph_tracegrad.errors import MismatchError, ReadError, TracegradError, WriteError
+from deeph_tracegrad.errors import Failure, MismatchError, ReadError, TracegradError, WriteError
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.orbitals import Basis, SpinMode
 from deeph_tracegrad.parallel import world
@@ -35,14 +35,6 @@ Result = TypeVar("Result")
 _SHARD_RUNS = 32
 # eV; what codes write is Hermitian to 1e-7
 _HERMITICITY_LIMIT = 1e-3
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A run that could not be used, and why."""
-
-    path: Path
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -281,7 +273,7 @@ def _build_shard(task: _Task) -> _Part:
             except TracegradError as error:
                 if task.strict:
                     raise
-                failures.append(Failure(run.path, str(error).removeprefix(f"{run.path}: ")))
+                failures.append(Failure.of(run.path, error))
                 continue
             reach = material_reach(material)
             complete = {name: min(length, complete.get(name, length)) for name, length in (complete | reach).items()}

@@ -1,9 +1,11 @@
 """Which files in a folder hold the radial functions that labels name."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from deeph_tracegrad.errors import MismatchError, ReadError
+from pymatgen.core import Element
+
+from deeph_tracegrad.errors import ConfigError, MismatchError, ReadError
 from deeph_tracegrad.integrals.matrices import Orbitals
 from deeph_tracegrad.integrals.orb import read_orb
 from deeph_tracegrad.integrals.pao import parse_label, read_pao
@@ -11,6 +13,22 @@ from deeph_tracegrad.integrals.radial import RadialFunctions
 
 # Where OpenMX's distribution keeps them, seen from the folder that its DATA.PATH names.
 _SUBFOLDERS = (".", "PAO")
+
+
+def parse_labels(texts: Sequence[str]) -> dict[str, str]:
+    """From `C=C6.0-s2p2d1` to the label of each element.
+
+    Raises:
+        ConfigError: a text is something else, or an element is named twice.
+    """
+    labels: dict[str, str] = {}
+    for text in texts:
+        element, sign, label = text.partition("=")
+        if not sign or not label or not Element.is_valid_symbol(element):
+            raise ConfigError(f"--basis {text}: expected ELEMENT=LABEL, such as C=C6.0-s2p2d1")
+        if labels.setdefault(element, label) != label:
+            raise ConfigError(f"--basis gives {element} twice, as {labels[element]} and as {label}")
+    return labels
 
 
 def read_orbitals(folder: Path, labels: Mapping[str, str | None], elements: Iterable[str]) -> Orbitals:

@@ -25,8 +25,8 @@ Orbitals = Mapping[str, RadialFunctions]
 
 ALONE = World()
 
-# Pairs at a time: their blocks fit into a processor's cache.
-_CHUNK = 1024
+# Pairs at a time: enough to be worth the calls, few enough for a processor's cache.
+_CHUNK = 4096
 
 
 def overlap_matrix(structure: Structure, orbitals: Orbitals, pairs: np.ndarray, ranks: World = ALONE) -> BlockMatrix:

@@ -64,14 +64,14 @@ class PairTable:
         direction = dict(zip(degrees, harmonics(degrees, directions), strict=True))
         radial = self._interpolated(distances)
         blocks = np.zeros((*self.shape, len(vectors)))
-        for shells in self.shells:
-            (n1, n2), columns = shells.counts, radial[shells.start : shells.start + shells.width]
-            result = blocks[:, shells.rows, shells.columns]
-            split = result.reshape(len(result), n1, -1, n2, result.shape[2] // n2, len(vectors))
-            for term, functions in zip(shells.terms, columns.reshape(len(shells.terms), n1, 1, n2, 1, -1), strict=True):
+        for pair in self.shells:
+            n1, n2 = pair.counts
+            part = blocks[:, pair.rows, pair.columns]
+            part = part.reshape(len(part), n1, -1, n2, part.shape[2] // n2, len(vectors))  # still a view
+            functions = radial[pair.start : pair.start + pair.width].reshape(len(pair.terms), n1, 1, n2, 1, -1)
+            for term, function in zip(pair.terms, functions, strict=True):
                 angular = term.angular @ direction[term.degree]  # (D, m1, m2, P)
-                split += functions * angular[:, None, :, None]
-            blocks[:, shells.rows, shells.columns] = split.reshape(result.shape)
+                part += function * angular[:, None, :, None]
         return np.ascontiguousarray(np.moveaxis(blocks, -1, 0))
 
     def _interpolated(self, distances: np.ndarray) -> np.ndarray:
