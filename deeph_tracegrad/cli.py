@@ -97,9 +97,30 @@ def inspect(
     path: Annotated[Path, typer.Argument(help="A run, a DeepH folder, a dataset or a checkpoint.")],
 ) -> None:
     """Show what a run, a DeepH folder, a dataset or a checkpoint holds, and what is suspicious in it."""
-    from deeph_tracegrad.preprocess.check import inspect as inspect_path
+    from deeph_tracegrad.preprocess.inspection import inspect as inspect_path
 
     inspect_path(path)
+
+
+@app.command()
+def check(
+    runs: Annotated[
+        list[str], typer.Argument(help="Run folders (OpenMX, ABACUS, DeepH), folders that hold some, or globs.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; by default one a core. Under mpirun the ranks share the runs.")
+    ] = None,
+) -> None:
+    """Find what is wrong with runs, each alone and beside the others, before a training; 1 if any must be fixed."""
+    from deeph_tracegrad.preprocess.check.report import show
+    from deeph_tracegrad.preprocess.check.survey import check_runs
+    from deeph_tracegrad.preprocess.defects import Severity
+
+    survey = check_runs(runs, workers)
+    show(survey, as_json=as_json)
+    if survey.number(Severity.FIX):
+        raise typer.Exit(EXIT_SOME_FAILED)
 
 
 @app.command()

@@ -42,6 +42,10 @@ class WriteError(TracegradError):
     """A file or folder that could not be written."""
 
 
+class WorkerError(TracegradError):
+    """A worker process that the system ended."""
+
+
 class ConfigError(TracegradError):
     """A configuration that names an unknown key or holds a value of the wrong kind."""
 

@@ -1,40 +1,34 @@
 """From DFT runs to a graph dataset: in parallel, resumable, one bad run never costs the others."""
 
 import json
-import multiprocessing
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from deeph_tracegrad.console import count, progress, say, warn
+from deeph_tracegrad.console import count, say, warn
 from deeph_tracegrad.dataset import INDEX, IndexEntry, basis_from_json, index_content, write_index
 from deeph_tracegrad.edges import Reach, material_reach, merged_reach, radii_reach
-from deeph_tracegrad.errors import Failure, MismatchError, ReadError, TracegradError, WriteError
+from deeph_tracegrad.errors import Failure, MismatchError, ReadError, TracegradError
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.orbitals import Basis, SpinMode
 from deeph_tracegrad.parallel import world
 from deeph_tracegrad.preprocess.complete import ShardTask, completed, may_lack_edges
+from deeph_tracegrad.preprocess.defects import Kind, defects_as_label
+from deeph_tracegrad.preprocess.processes import performed
 from deeph_tracegrad.preprocess.runs import Run, find_runs, read_material
 from deeph_tracegrad.samples import Sample, build_sample
 from deeph_tracegrad.shards import open_shard, write_shard
 
-Task = TypeVar("Task")
-Result = TypeVar("Result")
-
 # Runs whose samples share a file: what an interruption can cost a worker.
 _SHARD_RUNS = 32
-# eV; what codes write is Hermitian to 1e-7
-_HERMITICITY_LIMIT = 1e-3
 
 
 @dataclass(frozen=True)
@@ -132,7 +126,7 @@ def build_dataset(
     tasks = [
         _Task(tuple(todo[first : first + size]), out, strict, allow_unconverged) for first in range(0, len(todo), size)
     ]
-    parts = list(_performed(_build_shard, tasks, workers, "reading runs"))
+    parts = list(performed(_build_shard, tasks, workers, "reading runs"))
     failures = [failure for part in parts for failure in part.failures]
     unknown = sum(part.unknown_convergence for part in parts)
     entries = kept + [entry for part in parts for entry in part.entries]
@@ -224,7 +218,7 @@ def _completed(entries: Sequence[IndexEntry], union: _Union, out: Path, workers:
     tasks = [ShardTask(out / "shards" / shard, union.basis, union.spin, union.reach) for shard in shards]
     # found once, before any rank rewrites a shard
     tasks = world().broadcast(list(filter(may_lack_edges, tasks)) if world().is_main else None)
-    parts = _performed(completed, tasks, workers, "completing edges")
+    parts = performed(completed, tasks, workers, "completing edges")
     new = {(entry.shard, entry.place): entry for part in parts for entry in part}
     whole = [new.get((entry.shard, entry.place), entry) for entry in entries]
     added = [now.edges - before.edges for now, before in zip(whole, entries, strict=True)]
@@ -232,28 +226,6 @@ def _completed(entries: Sequence[IndexEntry], union: _Union, out: Path, workers:
         samples = count(sum(map(bool, added)), "sample")
         say(f"{samples} got {sum(added)} more edges, with blocks of zeros: all have those within the longest reach")
     return whole
-
-
-def _performed(
-    work: Callable[[Task], Result], tasks: Sequence[Task], workers: int | None, label: str
-) -> Iterator[Result]:
-    """The tasks' results: shared by the MPI ranks (then the same on each, rank by rank), else by processes."""
-    workers = min(workers or os.cpu_count() or 1, len(tasks))
-    if world().size > 1:
-        mine = list(progress(map(work, world().share(tasks)), len(world().share(tasks)), label))
-        yield from (result for results in world().gather(mine) for result in results)
-    elif workers > 1:
-        # spawn: a fork would copy the threads of MPI and BLAS in an unknown state
-        try:
-            with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-                yield from progress(pool.map(work, tasks), len(tasks), label)
-        except BrokenProcessPool:
-            raise WriteError(
-                "a worker process was killed, most likely for want of memory; what is finished stays, so run the "
-                "command again with fewer --workers"
-            ) from None
-    else:
-        yield from progress(map(work, tasks), len(tasks), label)
 
 
 def _build_shard(task: _Task) -> _Part:
@@ -290,16 +262,11 @@ def _build_shard(task: _Task) -> _Part:
 def _usable(run: Run, allow_unconverged: bool) -> Material:
     """The run's material, if it can serve as a label."""
     material = read_material(run)
-    if not material.hamiltonian:
-        raise ReadError(run.path, "it holds no Hamiltonian; only predict can use it")
-    provenance = material.provenance
-    if run.kind.startswith("deeph") and provenance["files"]["hamiltonian"].endswith("_pred.h5"):
-        raise ReadError(run.path, "its Hamiltonian is a prediction, not one to learn from")
-    violation = provenance.get("hermiticity_violation", {}).get("hamiltonian", 0.0)
-    if violation > _HERMITICITY_LIMIT:
-        raise ReadError(run.path, f"H is not Hermitian, |H - H†| is up to {violation:.1e} eV; the file is damaged")
-    if material.converged is False and not allow_unconverged:
-        raise ReadError(run.path, "its self-consistency was not reached; --allow-unconverged uses it all the same")
+    for defect in defects_as_label(material):
+        if defect.kind is not Kind.UNCONVERGED:
+            raise ReadError(run.path, defect.message)
+        if not allow_unconverged:
+            raise ReadError(run.path, f"{defect.message}; --allow-unconverged uses it all the same")
     return material
 
 
