@@ -61,6 +61,28 @@ class BinaryFields:
         self.claim(size, name)
         self.stream.seek(size, os.SEEK_CUR)
 
+    def text_records(self, size: int) -> str:
+        """The lines of a file, after their number, each in a record of `size` bytes.
+
+        A record is what C's fgets read: up to size - 1 characters, ended by the newline and NUL.
+        """
+        count = int(self.read("i4", 1, name="the number of input lines")[0])
+        self.require(count > 0, f"the number of input lines is {count}")
+        self.claim(count * size, "the input file")
+        text = self.stream.read(count * size)
+        records = [text[start : start + size] for start in range(0, len(text), size)]
+        self.require(all(b"\0" in record for record in records), "a line of the input file has no end")
+        lines = [record[: record.index(b"\0")] for record in records]
+        # a newline can only be the last character
+        self.require(not any(b"\n" in line[:-1] for line in lines), "a line of the input file has two ends")
+        return b"".join(lines).decode("utf-8", errors="replace")
+
+    def text_rest(self) -> str:
+        """All that is left, which must be text."""
+        rest = self.stream.read()
+        self.require(b"\0" not in rest, f"{len(rest)} bytes follow the last field and are not text")
+        return rest.decode("utf-8", errors="replace")
+
     def _take(self, kind: str, count: int, name: str) -> np.ndarray:
         stored = np.dtype(self.byte_order + kind)
         flat = np.fromfile(self.stream, stored, count)

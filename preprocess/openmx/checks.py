@@ -26,7 +26,7 @@ MAX_POTENTIAL_HARTREE = 10.0
 MIN_VOLUME = 0.1  # Å³
 MIN_DISTANCE = 0.1  # Å
 REACH_TOLERANCE = 0.5  # Å beyond the sum of two cutoff radii, which are known from file names only
-MAX_MOVE_BOHR = 2e-3  # 3e-6 with grids of 180 to 400 Ry; a femtosecond moves atoms by 1e-2
+MAX_MOVE_BOHR = 2e-3  # 5e-7 with grids of 180 to 400 Ry; a femtosecond moves atoms by 1e-2
 
 
 def require(path: Path, holds: bool | np.bool_, reason: str) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from pymatgen.core import Lattice, Structure
 
 from deeph_tracegrad import units
-from deeph_tracegrad.blocks import BlockMatrix
+from deeph_tracegrad.blocks import BlockMatrix, find_pairs
 from deeph_tracegrad.deeph_legacy import read_blocks
 from deeph_tracegrad.errors import MismatchError, ReadError
 from deeph_tracegrad.material import Material
@@ -93,13 +93,12 @@ def _structure(source: InputFile, atoms: InputAtoms, fractions: np.ndarray) -> S
 def _merged(folder: Path, sizes: np.ndarray) -> BlockMatrix:
     """The blocks of all ranks; sizes: (N,) int."""
     parts = [read_blocks(path, sizes, "f") for path in overlap_files(folder)]
-    pairs, entries = (np.concatenate([getattr(part, name) for part in parts]) for name in ("pairs", "entries"))
-    merged = BlockMatrix.of(pairs, entries, sizes)
+    pairs = np.concatenate([part.pairs for part in parts])
     try:
-        merged.reverse  # noqa: B018  refuses a pair that two ranks have
+        find_pairs(pairs, pairs)  # refuses one that two ranks have
     except MismatchError as error:
         raise ReadError(folder, f"{error}; are there files of an earlier run with more ranks?") from error
-    return merged
+    return BlockMatrix.of(pairs, np.concatenate([part.entries for part in parts]), sizes)
 
 
 def _placed(folder: Path, printed: Structure, basis: Basis, pairs: np.ndarray) -> Structure:

@@ -138,8 +138,8 @@ def _read_fields(fields: BinaryFields, matrices: Collection[str]) -> ScfOut:
         solver=solver,
         chemical_potential=float(numbers[0]),
         electrons=float(numbers[8]),
-        input_text=_read_input(fields),
-        appended_text=_read_appended(fields),
+        input_text=fields.text_records(INPUT_RECORD_BYTES),
+        appended_text=fields.text_rest(),
     )
 
 
@@ -248,24 +248,3 @@ def _read_density(
         return density, fields.read("f8", imaginary, entries, name=name)
     fields.skip(imaginary * 8 * entries, name)
     return density, np.empty((0, entries))
-
-
-def _read_input(fields: BinaryFields) -> str:
-    """The input file. Each record is what C's fgets read: up to 255 characters, ended by the newline and NUL."""
-    num_records = int(fields.read("i4", 1, name="the number of input lines")[0])
-    fields.require(num_records > 0, f"the number of input lines is {num_records}")
-    fields.claim(num_records * INPUT_RECORD_BYTES, "the input file")
-    text = fields.stream.read(num_records * INPUT_RECORD_BYTES)
-    records = [text[start : start + INPUT_RECORD_BYTES] for start in range(0, len(text), INPUT_RECORD_BYTES)]
-    fields.require(all(b"\0" in record for record in records), "a line of the input file has no end")
-    lines = [record[: record.index(b"\0")] for record in records]
-    # a newline can only be the last character
-    fields.require(not any(b"\n" in line[:-1] for line in lines), "a line of the input file has two ends")
-    return b"".join(lines).decode("utf-8", errors="replace")
-
-
-def _read_appended(fields: BinaryFields) -> str:
-    """The rest, which users of older tools filled with the text output of the run."""
-    rest = fields.stream.read()
-    fields.require(b"\0" not in rest, f"{len(rest)} bytes follow the last field and are not text")
-    return rest.decode("utf-8", errors="replace")

@@ -14,7 +14,6 @@ from deeph_tracegrad.preprocess.openmx.input_file import InputFile
 
 MAX_RADIAL_FUNCTIONS = 20
 EMPTY_ATOM = "E"  # the pseudopotential of orbitals without a nucleus
-CHARGE = "scf.system.charge"
 CHARGE_TOLERANCE = 1e-6  # electrons
 
 
@@ -70,7 +69,9 @@ def parse_atoms(source: InputFile) -> InputAtoms:
         raise ReadError(source.path, f"the species of an atom is not defined: {', '.join(unknown)}")
     elements = tuple(species[name][0] for name in names)
     valence = _valence(elements, rows)
-    return InputAtoms(names, elements, Basis.of(dict(species.values())), valence, source.number(CHARGE, 0.0))
+    return InputAtoms(
+        names, elements, Basis.of(dict(species.values())), valence, source.number("scf.system.charge", 0.0)
+    )
 
 
 def parse_species(source: InputFile, names: Collection[str]) -> dict[str, tuple[str, ElementBasis]]:
