@@ -3,7 +3,7 @@
 import glob
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -69,22 +69,21 @@ def find_runs(patterns: Sequence[str]) -> list[Run]:
     return [Run(path, kind, label) for (path, kind, _), label in zip(found.values(), labels, strict=True)]
 
 
-def read_material(source: Path | Run) -> Material:
+def read_material(source: Path | Run, *, matrices: Collection[str] = ()) -> Material:
     """Read a run of any kind.
+
+    matrices: "density" and "position" are read too where they are named here and the run has them.
 
     Raises:
         ReadError: it is no run, or cannot be read.
     """
-    if isinstance(source, Run):
-        return _reader(source.kind)(source.path)
-    path = Path(source)
-    kind = detect(path)
+    path, kind = (source.path, source.kind) if isinstance(source, Run) else (Path(source), detect(Path(source)))
     if kind is None:
         raise ReadError(path, f"is no run: {_nothing(path)}Accepted are {ACCEPTED}")
-    return _reader(kind)(path)
+    return _reader(kind)(path, matrices=matrices) if matrices else _reader(kind)(path)
 
 
-def _reader(kind: Kind) -> Callable[[Path], Material]:
+def _reader(kind: Kind) -> Callable[..., Material]:
     if kind == "openmx":
         from deeph_tracegrad.preprocess.openmx.reader import read_openmx
 
