@@ -23,12 +23,11 @@ from deeph_tracegrad.deeph_matrices import (
     check_entries,
     check_pairs,
     find_matrices,
-    open_matrix_file,
-    read_dataset,
     read_matrices,
     stored_matrices,
 )
 from deeph_tracegrad.errors import ReadError
+from deeph_tracegrad.hdf5_files import open_hdf5, read_dataset
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.orbitals import Basis, SpinMode
 from deeph_tracegrad.poscar import read_poscar, write_poscar
@@ -158,7 +157,7 @@ def _check_counts(path: Path, info: dict[str, Any], num_atoms: int, num_orbitals
 
 def _read_matrices(path: Path, sizes: np.ndarray, kinds: str, number: int) -> tuple[BlockMatrix, ...]:
     """The matrices of one file as stored; sizes: (N,) int, rows of each atom."""
-    with open_matrix_file(path) as file:
+    with open_hdf5(path) as file:
         pairs = check_pairs(path, read_dataset(path, file, "atom_pairs", "iu", (None, 5)), len(sizes))
         offsets = block_offsets(pairs, sizes)
         shapes = read_dataset(path, file, "chunk_shapes", "iu", (len(pairs), 2))

@@ -26,7 +26,7 @@ from deeph_tracegrad.blocks import BlockMatrix
 from deeph_tracegrad.deeph_info import OWN_KEY, OwnInfo, flag, number, own_info, read_json, read_own, shells, write_json
 from deeph_tracegrad.deeph_matrices import find_matrices, read_matrices, stored_matrices
 from deeph_tracegrad.errors import ReadError
-from deeph_tracegrad.legacy_blocks import has_spin, read_block_file, write_block_file
+from deeph_tracegrad.legacy_blocks import has_spin, read_blocks, write_blocks
 from deeph_tracegrad.legacy_frames import legacy_frames
 from deeph_tracegrad.local_blocks import to_local
 from deeph_tracegrad.material import Material
@@ -75,7 +75,7 @@ def read_deeph_legacy(path: Path | str, *, matrices: Collection[str] = ()) -> Ma
     if spinful is None:
         spinful = "hamiltonian" in paths and has_spin(paths["hamiltonian"], orbitals)
     found = read_matrices(
-        folder, paths, orbitals, structure.lattice.matrix, spinful=spinful, stored_spin=own.spin, read=read_block_file
+        folder, paths, orbitals, structure.lattice.matrix, spinful=spinful, stored_spin=own.spin, read=read_blocks
     )
     convert = _Reordering(basis, elements, OrbitalConvention.OPENMX, OrbitalConvention.DEEPH)
     return Material(
@@ -114,7 +114,7 @@ def write_deeph_legacy(material: Material, folder: Path | str, *, local_coordina
         _write_tables(material, temporary)
         write_json(temporary / "info.json", _info(material))
         for name, matrices in files.items():
-            write_block_file(temporary / name, matrices)
+            write_blocks(temporary / name, matrices)
 
 
 def _read_structure(folder: Path) -> Structure:

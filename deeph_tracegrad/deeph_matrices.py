@@ -1,15 +1,13 @@
-"""What the matrix files of both DeepH formats have in common: which there are, opening them, checks, mending.
+"""What the matrix files of both DeepH formats have in common: which there are, checks, mending.
 
 Shape letters: N atoms, E pairs.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from deeph_tracegrad.blocks import BlockMatrix, union_pairs
@@ -23,7 +21,6 @@ from deeph_tracegrad.position import position_violation
 VIOLATION_LIMITS = {"overlap": 0.01, "hamiltonian": 1.0, "density": 0.01, "position": 0.01}
 
 MAX_CELL = 1000  # no orbital reaches over more cells
-MAX_COMPRESSION = 1100  # more than what HDF5's filters can reach
 
 # From path, rows of each atom, allowed kinds of entries and number of matrices in the file to these as they are stored.
 Reader = Callable[[Path, np.ndarray, str, int], tuple[BlockMatrix, ...]]
@@ -120,45 +117,6 @@ def read_matrices(
     files = {matrix: path.name for matrix, path in paths.items()}
     hamiltonian, density = channels.get("hamiltonian", ()), channels.get("density", ())
     return StoredMatrices(spin, overlap, hamiltonian, density, position, files, violations)
-
-
-@contextmanager
-def open_matrix_file(path: Path) -> Iterator[h5py.File]:
-    """An HDF5 file to read; whatever is wrong with it is a ReadError."""
-    if not path.is_file():
-        raise ReadError(path, "the file is missing")
-    try:
-        with h5py.File(path) as file:
-            yield file
-    except MismatchError as error:
-        raise ReadError(path, str(error)) from error
-    except KeyError as error:
-        raise ReadError(
-            path, f"lacks what a DeepH matrix file has: {error.args[0] if error.args else error}"
-        ) from error
-    except (OSError, RuntimeError, ValueError, TypeError) as error:
-        raise ReadError(path, f"is no HDF5 file, or a damaged one ({error})") from error
-
-
-def read_dataset(path: Path, file: h5py.File, name: str, kinds: str, shape: tuple[int | None, ...]) -> np.ndarray:
-    """One dataset, checked before it is read: a damaged header must not ask for all memory.
-
-    kinds: NumPy's letters of the allowed types; shape: None where any length will do.
-    """
-    dataset = file[name]
-    if not isinstance(dataset, h5py.Dataset):
-        raise ReadError(path, f"{name} should be a dataset")
-    fits = len(dataset.shape or ()) == len(shape) and all(
-        wanted in (None, length) for wanted, length in zip(shape, dataset.shape, strict=True)
-    )
-    if dataset.dtype.kind not in kinds or not fits:
-        wanted = " x ".join("any" if length is None else str(length) for length in shape)
-        raise ReadError(
-            path, f"{name} is {dataset.dtype} {dataset.shape}; expected {wanted} of type {' or '.join(kinds)}"
-        )
-    if dataset.nbytes > MAX_COMPRESSION * path.stat().st_size:
-        raise ReadError(path, f"{name} claims {dataset.nbytes} bytes, more than the file can hold")
-    return dataset[()]
 
 
 def check_pairs(path: Path, pairs: np.ndarray, num_atoms: int) -> np.ndarray:

@@ -11,15 +11,16 @@ import h5py
 import numpy as np
 
 from deeph_tracegrad.blocks import BlockMatrix, find_pairs
-from deeph_tracegrad.deeph_matrices import check_entries, check_pairs, open_matrix_file, read_dataset
+from deeph_tracegrad.deeph_matrices import check_entries, check_pairs
 from deeph_tracegrad.errors import ReadError
+from deeph_tracegrad.hdf5_files import open_hdf5, read_dataset
 
 _INTEGER = r"(-?\d{1,9})"
 
 
-def read_block_file(path: Path, sizes: np.ndarray, kinds: str, number: int) -> tuple[BlockMatrix, ...]:
+def read_blocks(path: Path, sizes: np.ndarray, kinds: str, number: int) -> tuple[BlockMatrix, ...]:
     """The matrices in a file of one dataset a block, pairs in the file's order; sizes: (N,) int, rows of each atom."""
-    with open_matrix_file(path) as file:
+    with open_hdf5(path) as file:
         names = list(file)
         pairs, directions = _pairs(path, names, number)
         pairs = check_pairs(path, pairs, len(sizes))
@@ -58,7 +59,7 @@ def _pairs(path: Path, names: list[str], number: int) -> tuple[np.ndarray, np.nd
 
 def has_spin(path: Path, orbitals: np.ndarray) -> bool:
     """Whether the blocks are spinful, told by the size of the first."""
-    with open_matrix_file(path) as file:
+    with open_hdf5(path) as file:
         name = next(iter(file), None)
         if name is None:
             return False
@@ -66,7 +67,7 @@ def has_spin(path: Path, orbitals: np.ndarray) -> bool:
         return file[name].shape == (2 * orbitals[pair[3]], 2 * orbitals[pair[4]])
 
 
-def write_block_file(path: Path, matrices: Sequence[BlockMatrix]) -> None:
+def write_blocks(path: Path, matrices: Sequence[BlockMatrix]) -> None:
     """A file of one dataset a block, in the order of the pairs; several matrices are numbered in the names, from 1."""
     pairs = (matrices[0].pairs + np.array([0, 0, 0, 1, 1])).tolist()
     with h5py.File(path, "w", track_order=True) as file:

@@ -12,11 +12,13 @@ from deeph_tracegrad.console import warn
 from deeph_tracegrad.errors import ReadError
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.preprocess.abacus import folder as abacus_folder
+from deeph_tracegrad.preprocess.siesta.netcdf_file import find_netcdf
 
-Kind = Literal["openmx", "abacus", "deeph", "deeph-legacy"]
+Kind = Literal["openmx", "abacus", "siesta", "deeph", "deeph-legacy"]
 
 ACCEPTED = (
-    "OpenMX (a .scfout file), ABACUS (OUT.*/running_*.log), DeepH (info.json, POSCAR and overlap.h5 or hamiltonian.h5) "
+    "OpenMX (a .scfout file), ABACUS (OUT.*/running_*.log), SIESTA (the .nc file of CDF.Save true), "
+    "DeepH (info.json, POSCAR and overlap.h5 or hamiltonian.h5) "
     "or legacy DeepH (element.dat, lat.dat and overlaps.h5 or hamiltonians.h5)"
 )
 WILDCARDS = re.compile(r"[*?\[]")
@@ -35,7 +37,7 @@ class Run:
 
 
 def detect(path: Path) -> Kind | None:
-    """What kind of run a folder holds, by the names of its files; None if none, or several."""
+    """What kind of run a folder holds, by the names of its files (.nc: by the content); None if none, or several."""
     if not path.is_dir():
         return None
     names = {entry.name for entry in _entries(path)}
@@ -47,7 +49,7 @@ def detect(path: Path) -> Kind | None:
         return "deeph"
     if names >= {"element.dat", "lat.dat"} and names & {"overlaps.h5", "hamiltonians.h5", "hamiltonians_pred.h5"}:
         return "deeph-legacy"
-    return None
+    return "siesta" if find_netcdf(path) else None
 
 
 def find_runs(patterns: Sequence[str]) -> list[Run]:
@@ -92,6 +94,10 @@ def _reader(kind: Kind) -> Callable[..., Material]:
         from deeph_tracegrad.preprocess.abacus.reader import read_abacus
 
         return read_abacus
+    if kind == "siesta":
+        from deeph_tracegrad.preprocess.siesta.reader import read_siesta
+
+        return read_siesta
     if kind == "deeph":
         from deeph_tracegrad.deeph_format import read_deeph
 

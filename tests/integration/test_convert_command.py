@@ -19,6 +19,7 @@ READERS = {"deeph": read_deeph, "deeph-legacy": read_deeph_legacy}
 RUNS = [
     *("openmx/graphene", "openmx/mos2", "openmx/fe_bcc_spin", "openmx/bi_soc"),
     *("abacus/si2", "abacus/fe_nspin2", "abacus/bi_soc", "abacus/mos2_get_S"),
+    *("siesta/graphene", "siesta/water"),
 ]
 
 
@@ -76,6 +77,16 @@ def test_density_and_position_are_carried_over_when_asked_for(run, unpacked, tmp
         assert (code, errors) == (0, "")
         written = READERS[to](out, matrices=("density", "position"))
         assert_same_matrices(written, read_deeph(source, matrices=names))
+
+
+def test_the_density_of_a_siesta_run(run, unpacked, tmp_path):
+    source = unpacked("siesta/graphene")
+    assert run("convert", source, tmp_path / "out", "--with", "density")[0] == 0
+    written = read_deeph(tmp_path / "out", matrices=["density"])
+    assert_same_matrices(written, read_material(source, matrices=["density"]))
+    code, _, errors = run("convert", source, tmp_path / "out", "--with", "position")
+    assert code == 2
+    assert "SIESTA never" in errors
 
 
 def test_a_matrix_that_the_run_lacks_is_refused_with_the_reason(run, tmp_path):
