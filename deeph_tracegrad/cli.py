@@ -81,7 +81,7 @@ def preprocess(
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(help="One run: an OpenMX, ABACUS or DeepH folder.")],
+    source: Annotated[Path, typer.Argument(help="One run: an OpenMX, ABACUS, SIESTA or DeepH folder.")],
     destination: Annotated[Path, typer.Argument(help="The folder to write.")],
     to: Annotated[Literal["deeph", "deeph-legacy"], typer.Option("--to", help="Format to write.")] = "deeph",
     local_coordinates: Annotated[
