@@ -6,6 +6,7 @@ Imports that take time stand inside the functions, so that `--help` is immediate
 import sys
 import time
 import traceback
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -33,6 +34,13 @@ BASIS_HELP = "Basis of an element: C=C6.0-s2p2d1, or the name of an .orb file. R
 
 MAIN_RANK_SECONDS = 2.0
 OUTPUT_SECONDS = 0.5
+
+
+class LargeMatrix(StrEnum):
+    """What a run may hold and only a conversion needs; an enumeration, since typer takes no list of literals."""
+
+    DENSITY = "density"
+    POSITION = "position"
 
 
 def _show_version(wanted: bool) -> None:
@@ -78,18 +86,22 @@ def preprocess(
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(help="One run: an OpenMX, ABACUS or DeepH folder.")],
+    source: Annotated[Path, typer.Argument(help="One run: an OpenMX, ABACUS, SIESTA or DeepH folder.")],
     destination: Annotated[Path, typer.Argument(help="The folder to write.")],
     to: Annotated[Literal["deeph", "deeph-legacy"], typer.Option("--to", help="Format to write.")] = "deeph",
     local_coordinates: Annotated[
         bool,
         typer.Option("--local-coordinates", help="Also write rc.h5 and rh.h5, as DeepH v1 needs (deeph-legacy only)."),
     ] = False,
+    matrices: Annotated[
+        list[LargeMatrix] | None,
+        typer.Option("--with", help="Carry over the density or the position matrix too. Repeatable."),
+    ] = None,
 ) -> None:
     """Write a run in the current or the legacy DeepH format."""
     from deeph_tracegrad.preprocess.convert import convert as convert_run
 
-    convert_run(source, destination, to, local_coordinates=local_coordinates)
+    convert_run(source, destination, to, local_coordinates=local_coordinates, matrices=matrices or ())
 
 
 @app.command()

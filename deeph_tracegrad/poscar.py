@@ -13,12 +13,15 @@ from deeph_tracegrad.text_tables import read_lines, read_numbers
 
 SMALLEST_VOLUME = 1e-3  # Å³, below which three vectors do not make a cell
 
+_KIND = re.compile(r"([A-Z][a-z]?)(?:[^A-Za-z].*)?")  # Fe, and with what tells kinds of iron apart: Fe1, Fe_up
+
 
 def read_poscar(path: Path | str) -> Structure:
     """Read a POSCAR with element symbols, in direct or Cartesian coordinates.
 
-    One scale factor (a negative one is the cell's volume in Å³) or three. Whatever follows the coordinates of an atom
-    on its line must not be a number; whatever follows the atoms is left unread.
+    One scale factor (a negative one is the cell's volume in Å³) or three. Line 6 may name an element several times, and
+    with a suffix (Fe1, Fe_up), which the sites' labels keep. Whatever follows the coordinates of an atom on its line
+    must not be a number; whatever follows the atoms is left unread.
 
     Raises:
         ReadError: the file cannot be read, is cut off, or is no such POSCAR.
@@ -32,18 +35,25 @@ def read_poscar(path: Path | str) -> Structure:
     volume = abs(np.linalg.det(cell))
     if not np.isfinite(volume) or volume < SMALLEST_VOLUME:
         raise ReadError(path, "the lattice vectors in lines 3 to 5 span no volume")
-    elements = _elements(path, lines[5], lines[6])
+    labels = lines[5].split()
+    elements = [_element(path, label) for label in labels]
+    counts = _counts(path, labels, lines[6])
+    number = sum(counts)
     start = 8 if lines[7].strip()[:1] in {"S", "s"} else 7  # "Selective dynamics" stands before the kind of coordinates
     kind = lines[start].strip()[:1].lower() if start < len(lines) else ""
     if kind not in {"c", "k", "d"}:
         raise ReadError(path, f"line {start + 1} should say Direct or Cartesian")
-    rows = lines[start + 1 : start + 1 + len(elements)]
-    if len(rows) < len(elements):
-        raise ReadError(path, f"lines 6 and 7 announce {len(elements)} atoms and only {len(rows)} follow")
+    rows = lines[start + 1 : start + 1 + number]
+    if len(rows) < number:
+        raise ReadError(path, f"lines 6 and 7 announce {number} atoms and only {len(rows)} follow")
     coordinates = _rows(path, rows)
     cartesian = kind != "d"
     return Structure(
-        Lattice(cell), elements, coordinates * scale if cartesian else coordinates, coords_are_cartesian=cartesian
+        Lattice(cell),
+        np.repeat(elements, counts).tolist(),
+        coordinates * scale if cartesian else coordinates,
+        coords_are_cartesian=cartesian,
+        labels=np.repeat(labels, counts).tolist(),
     )
 
 
@@ -94,17 +104,23 @@ def _scale(path: Path, line: str, cell: np.ndarray) -> np.ndarray:
     return np.broadcast_to(factors, 3)
 
 
-def _elements(path: Path, symbols: str, counts: str) -> list[str]:
-    """The element of each atom, from lines 6 and 7."""
-    names = symbols.split()
-    unknown = [name for name in names if not Element.is_valid_symbol(name)]
-    if unknown or not names:
-        raise ReadError(path, f"line 6 should name the elements (VASP 5): {symbols.strip()!r}")
-    words = counts.split()
-    if len(words) != len(names) or not all(word.isdecimal() and len(word) < 10 and int(word) > 0 for word in words):
-        raise ReadError(
-            path, f"line 7 should give the number of atoms of each of {', '.join(names)}: {counts.strip()!r}"
-        )
+def _counts(path: Path, labels: list[str], line: str) -> list[int]:
+    """The number of atoms of each kind, from line 7."""
+    words = line.split()
+    if (
+        not labels
+        or len(words) != len(labels)
+        or not all(word.isdecimal() and len(word) < 10 and int(word) > 0 for word in words)
+    ):
+        raise ReadError(path, f"line 7 should give the number of atoms of each of line 6: {line.strip()!r}")
     if sum(map(int, words)) > 10_000_000:
         raise ReadError(path, f"line 7 announces {sum(map(int, words))} atoms")
-    return [name for name, word in zip(names, words, strict=True) for _ in range(int(word))]
+    return [int(word) for word in words]
+
+
+def _element(path: Path, label: str) -> str:
+    """The element in the name of a kind of atoms."""
+    found = _KIND.fullmatch(label)
+    if found is None or not Element.is_valid_symbol(found[1]):
+        raise ReadError(path, f"line 6 should name the elements (VASP 5); {label!r} names none")
+    return found[1]

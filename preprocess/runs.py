@@ -3,7 +3,7 @@
 import glob
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,11 +13,13 @@ from deeph_tracegrad.errors import ReadError
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.preprocess.abacus import folder as abacus_folder
 from deeph_tracegrad.preprocess.openmx import folder as openmx_folder
+from deeph_tracegrad.preprocess.siesta.netcdf_file import find_netcdf
 
-Kind = Literal["openmx", "abacus", "deeph", "deeph-legacy"]
+Kind = Literal["openmx", "abacus", "siesta", "deeph", "deeph-legacy"]
 
 ACCEPTED = (
     "OpenMX (a .scfout file, or openmx.out and output/overlaps_*.h5), ABACUS (OUT.*/running_*.log), "
+    "SIESTA (the .nc file of CDF.Save true), "
     "DeepH (info.json, POSCAR and overlap.h5 or hamiltonian.h5) "
     "or legacy DeepH (element.dat, lat.dat and overlaps.h5 or hamiltonians.h5)"
 )
@@ -37,7 +39,10 @@ class Run:
 
 
 def detect(path: Path) -> Kind | None:
-    """What kind of run a folder (or a `.scfout` file) holds, by the names of its files; None if none, or several."""
+    """What kind of run a folder (or a `.scfout` file) holds; None if none, or several.
+
+    By the names of its files; a .nc file by its content.
+    """
     if not path.is_dir():
         return "openmx" if openmx_folder.is_scfout(path) else None
     names = {entry.name for entry in _entries(path)}
@@ -49,7 +54,9 @@ def detect(path: Path) -> Kind | None:
         return "deeph"
     if names >= {"element.dat", "lat.dat"} and names & {"overlaps.h5", "hamiltonians.h5", "hamiltonians_pred.h5"}:
         return "deeph-legacy"
-    return "openmx" if openmx_folder.overlap_files(path) else None
+    if openmx_folder.overlap_files(path):
+        return "openmx"
+    return "siesta" if find_netcdf(path) else None
 
 
 def find_runs(patterns: Sequence[str]) -> list[Run]:
@@ -71,22 +78,21 @@ def find_runs(patterns: Sequence[str]) -> list[Run]:
     return [Run(path, kind, label) for (path, kind, _), label in zip(found.values(), labels, strict=True)]
 
 
-def read_material(source: Path | Run) -> Material:
+def read_material(source: Path | Run, *, matrices: Collection[str] = ()) -> Material:
     """Read a run of any kind.
+
+    matrices: "density" and "position" are read too where they are named here and the run has them.
 
     Raises:
         ReadError: it is no run, or cannot be read.
     """
-    if isinstance(source, Run):
-        return _reader(source.kind)(source.path)
-    path = Path(source)
-    kind = detect(path)
+    path, kind = (source.path, source.kind) if isinstance(source, Run) else (Path(source), detect(Path(source)))
     if kind is None:
         raise ReadError(path, f"is no run: {_nothing(path)}Accepted are {ACCEPTED}")
-    return _reader(kind)(path)
+    return _reader(kind)(path, matrices=matrices)
 
 
-def _reader(kind: Kind) -> Callable[[Path], Material]:
+def _reader(kind: Kind) -> Callable[..., Material]:
     if kind == "openmx":
         from deeph_tracegrad.preprocess.openmx.reader import read_openmx
 
@@ -95,6 +101,10 @@ def _reader(kind: Kind) -> Callable[[Path], Material]:
         from deeph_tracegrad.preprocess.abacus.reader import read_abacus
 
         return read_abacus
+    if kind == "siesta":
+        from deeph_tracegrad.preprocess.siesta.reader import read_siesta
+
+        return read_siesta
     if kind == "deeph":
         from deeph_tracegrad.deeph_format import read_deeph
 

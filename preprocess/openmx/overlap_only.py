@@ -14,7 +14,7 @@ from pymatgen.core import Lattice, Structure
 
 from deeph_tracegrad import units
 from deeph_tracegrad.blocks import BlockMatrix, find_pairs
-from deeph_tracegrad.deeph_legacy import read_blocks
+from deeph_tracegrad.legacy_blocks import read_blocks
 from deeph_tracegrad.errors import MismatchError, ReadError
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.orbitals import Basis, SpinMode
@@ -92,7 +92,7 @@ def _structure(source: InputFile, atoms: InputAtoms, fractions: np.ndarray) -> S
 
 def _merged(folder: Path, sizes: np.ndarray) -> BlockMatrix:
     """The blocks of all ranks; sizes: (N,) int."""
-    parts = [read_blocks(path, sizes, "f") for path in overlap_files(folder)]
+    parts = [read_blocks(path, sizes, "f", 1)[0] for path in overlap_files(folder)]
     pairs = np.concatenate([part.pairs for part in parts])
     try:
         find_pairs(pairs, pairs)  # refuses one that two ranks have
