@@ -26,6 +26,11 @@ EXIT_SOME_FAILED = 1
 EXIT_ERROR = 2
 EXIT_CRASH = 3
 
+BasisDir = Annotated[
+    Path, typer.Option("--basis-dir", help="Folder with the basis files: .pao of OpenMX or .orb of ABACUS.")
+]
+BASIS_HELP = "Basis of an element: C=C6.0-s2p2d1, or the name of an .orb file. Repeatable."
+
 MAIN_RANK_SECONDS = 2.0
 OUTPUT_SECONDS = 0.5
 
@@ -92,9 +97,30 @@ def inspect(
     path: Annotated[Path, typer.Argument(help="A run, a DeepH folder, a dataset or a checkpoint.")],
 ) -> None:
     """Show what a run, a DeepH folder, a dataset or a checkpoint holds, and what is suspicious in it."""
-    from deeph_tracegrad.preprocess.check import inspect as inspect_path
+    from deeph_tracegrad.preprocess.inspection import inspect as inspect_path
 
     inspect_path(path)
+
+
+@app.command()
+def check(
+    runs: Annotated[
+        list[str], typer.Argument(help="Run folders (OpenMX, ABACUS, DeepH), folders that hold some, or globs.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; by default one a core. Under mpirun the ranks share the runs.")
+    ] = None,
+) -> None:
+    """Find what is wrong with runs, each alone and beside the others, before a training; 1 if any must be fixed."""
+    from deeph_tracegrad.preprocess.check.report import show
+    from deeph_tracegrad.preprocess.check.survey import check_runs
+    from deeph_tracegrad.preprocess.defects import Severity
+
+    survey = check_runs(runs, workers)
+    show(survey, as_json=as_json)
+    if survey.number(Severity.FIX):
+        raise typer.Exit(EXIT_SOME_FAILED)
 
 
 @app.command()
@@ -132,17 +158,49 @@ def evaluate(
 @app.command()
 def predict(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of `train`.")],
-    folders: Annotated[list[str], typer.Argument(help="Runs or DeepH folders with a structure and an overlap; globs.")],
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            help="With --basis-dir structure files (POSCAR, CIF, ...), else runs or DeepH folders that hold an overlap; "
+            "folders of either, or globs."
+        ),
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write one DeepH folder a structure into.")],
+    basis_dir: BasisDir | None = None,
+    basis: Annotated[
+        list[str] | None, typer.Option(help=f"{BASIS_HELP} By default the one that the network was trained with.")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")] = "auto",
 ) -> None:
-    """Predict H(R) for structures with a known overlap."""
+    """Predict H(R) for structures; with --basis-dir no DFT run is needed."""
     from deeph_tracegrad.inference.predict import predict as predict_hamiltonians
+    from deeph_tracegrad.inference.predict import reader_of_structures
+    from deeph_tracegrad.integrals.basis_files import parse_labels
     from deeph_tracegrad.preprocess.runs import find_runs, read_material
+    from deeph_tracegrad.structures.files import find_structures
 
-    runs = find_runs(folders)
-    failures = predict_hamiltonians(checkpoint, runs, read_material, out, device)
+    if basis_dir is not None:
+        read_structure = reader_of_structures(basis_dir, parse_labels(basis or []))
+        failures = predict_hamiltonians(checkpoint, find_structures(inputs), read_structure, out, device)
+    else:
+        failures = predict_hamiltonians(checkpoint, find_runs(inputs), lambda run, _: read_material(run), out, device)
     if failures:
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+@app.command()
+def overlap(
+    structures: Annotated[list[str], typer.Argument(help="Structure files: POSCAR, CIF, ...; folders of them, globs.")],
+    basis_dir: BasisDir,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write one DeepH folder a structure into.")],
+    basis: Annotated[list[str] | None, typer.Option(help=BASIS_HELP)] = None,
+) -> None:
+    """Calculate the overlap S(R) of structures from basis files, without a DFT run."""
+    from deeph_tracegrad.inference.overlap import write_overlaps
+    from deeph_tracegrad.integrals.basis_files import parse_labels
+    from deeph_tracegrad.structures.files import find_structures
+
+    if write_overlaps(find_structures(structures), basis_dir, parse_labels(basis or []), out):
         raise typer.Exit(EXIT_SOME_FAILED)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from deeph_tracegrad.targets import TargetLayout
 
 FORMAT = "deeph-tracegrad dataset"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 INDEX = "dataset.json"
 
 
@@ -102,7 +102,7 @@ class GraphDataset:
             ("basis", self.basis.describe()),
             ("spin", str(self.spin)),
             ("atoms a sample", f"{atoms.min()} to {atoms.max()}"),
-            ("longest edge", ", ".join(f"{name} {length:.3f} Å" for name, length in self.reach.items())),
+            ("edges within", ", ".join(f"{name} {length:.3f} Å" for name, length in self.reach.items())),
             ("edges", f"{self.edge_counts.sum()}, {self.edge_counts.min()} to {self.edge_counts.max()} a sample"),
             ("shards", str(len({entry.shard for entry in self.entries}))),
             ("fingerprint", self.fingerprint),
@@ -121,6 +121,7 @@ def read_index(folder: Path) -> dict[str, Any]:
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
         check_format(path, index.get("format"), index.get("format_version"), FORMAT, FORMAT_VERSION)
+        _require_edge_rule(path, index["format_version"])
         basis_from_json(index["basis"])
         SpinMode(index["spin"])
         dict(index["reach"])
@@ -136,10 +137,20 @@ def read_index(folder: Path) -> dict[str, Any]:
     return index
 
 
+def _require_edge_rule(path: Path, version: int) -> None:
+    """Refuse an index of the first format, whose samples do not have all edges that a prediction would have."""
+    if version < 2:
+        raise ReadError(
+            path,
+            "an earlier version wrote it, in which a sample's edges ended at its own longest block; "
+            "run preprocess again with the same --out, which adds the edges that are missing",
+        )
+
+
 def index_content(basis: Basis, spin: SpinMode, reach: Reach, entries: Sequence[IndexEntry]) -> dict[str, Any]:
     """What `dataset.json` holds; a shard carries the same for its own samples.
 
-    reach: the longest edge between each two elements, Å.
+    reach: every two atoms within it share an edge, Å by element pair.
     """
     return {
         "format": FORMAT,

@@ -1,8 +1,8 @@
-"""Which atom pairs are the edges of a graph: one rule for training and for prediction.
+"""Which atom pairs are the edges of a graph: one geometric rule for training and for prediction.
 
-Edges are the pairs of the overlap. In OpenMX H has the same; in ABACUS H reaches further, through the projectors of a
-third atom, so there every pair is an edge whose length is within the longest block of H between its two elements. That
-reach is measured on the training data and kept with the network.
+Every two atoms within the reach of their elements share an edge. The reach is the sum of the two cutoff radii, where
+orbitals begin to overlap. ABACUS's H goes beyond, through the projectors of a third atom, and some sources do not tell
+their radii: there the longest block of the training data counts. A network keeps the reach that it was trained with.
 
 Shape letters: N atoms, E edges.
 """
@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from pymatgen.core import Structure
 
-from deeph_tracegrad.blocks import find_pairs, union_pairs
+from deeph_tracegrad.blocks import union_pairs
 from deeph_tracegrad.material import Material
+from deeph_tracegrad.orbitals import Basis
 
 Reach = Mapping[str, float]
 """The longest edge in Å for each pair of elements, `C-Mo`, the elements in alphabetical order."""
@@ -23,17 +24,36 @@ _TOLERANCE = 1e-6
 
 
 def edge_pairs(material: Material, reach: Reach | None = None) -> np.ndarray:
-    """The edges of a material, (E, 5) int32 rows `[R1, R2, R3, i, j]`.
+    """The edges of a material, (E, 5) int32 rows `[R1, R2, R3, i, j]`: on-site ones, then all within reach.
 
-    reach: of a network's training data; by default that of the material's own H.
+    Pairs of the overlap are edges too, wherever they are: they tell where orbitals overlap if no radius does.
+
+    reach: of a network's training data; by default that of the material's own matrices. An empty one leaves the pairs of
+        the overlap alone, which is DeepH-E3's rule.
     """
-    known = [matrix.pairs for matrix in (material.overlap, *material.hamiltonian[:1]) if matrix is not None]
-    pairs = union_pairs(*known)
-    if reach is None:
-        if len(known) < 2 or (find_pairs(known[0], known[1]) >= 0).all():
-            return pairs
-        reach = longest_edges(material.elements, pairs, material.pair_vectors(pairs))
-    return union_pairs(pairs, pairs_within(material.structure, material.elements, reach))
+    if reach is not None and not reach and material.overlap is not None:
+        return material.overlap.pairs
+    reach = material_reach(material) if reach is None else merged_reach(reach, radii_reach(material.basis))
+    pairs = np.concatenate([onsite_pairs(len(material.structure)), pairs_within(material.structure, reach)])
+    return pairs if material.overlap is None else union_pairs(pairs, material.overlap.pairs)
+
+
+def material_reach(material: Material) -> dict[str, float]:
+    """How far the orbitals of a material's elements overlap and its blocks go."""
+    matrices = [matrix for matrix in (material.overlap, *material.hamiltonian[:1]) if matrix is not None]
+    longest = [longest_edges(material.elements, m.pairs, material.pair_vectors(m.pairs)) for m in matrices]
+    return merged_reach(radii_reach(material.basis), *longest)
+
+
+def radii_reach(basis: Basis) -> dict[str, float]:
+    """The sum of the cutoff radii of each two elements, where both are known."""
+    radii = {element: basis[element].cutoff_radius for element in sorted(basis)}
+    return {
+        f"{one}-{other}": first + second
+        for one, first in radii.items()
+        for other, second in radii.items()
+        if one <= other and first is not None and second is not None
+    }
 
 
 def longest_edges(elements: Sequence[str], pairs: np.ndarray, vectors: np.ndarray) -> dict[str, float]:
@@ -49,10 +69,16 @@ def merged_reach(*reaches: Reach) -> dict[str, float]:
     return {name: max(reach.get(name, 0.0) for reach in reaches) for name in names}
 
 
-def pairs_within(structure: Structure, elements: Sequence[str], reach: Reach) -> np.ndarray:
+def onsite_pairs(num_atoms: int) -> np.ndarray:
+    """Each atom with itself, (N, 5) int32."""
+    atoms = np.arange(num_atoms, dtype=np.int32)
+    return np.column_stack([np.zeros((num_atoms, 3), dtype=np.int32), atoms, atoms])
+
+
+def pairs_within(structure: Structure, reach: Reach) -> np.ndarray:
     """Every pair of atoms within the reach of its elements, without the on-site ones, (E, 5) int32."""
     first, second, shift, length = structure.get_neighbor_list(max(reach.values(), default=0.0) + _TOLERANCE)
-    kind, names = _element_pairs(elements, first, second)
+    kind, names = _element_pairs([site.specie.symbol for site in structure], first, second)
     limits = np.array([reach.get(name, 0.0) for name in names]) + _TOLERANCE
     kept = length <= limits[kind]
     return np.column_stack([shift.astype(np.int32), first, second])[kept].astype(np.int32)

@@ -4,7 +4,21 @@ Each message is one or more sentences: what was read, where, what was expected, 
 The command line prints the message alone and exits with 2.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One input among many that could not be used, and why."""
+
+    path: Path
+    reason: str
+
+    @classmethod
+    def of(cls, path: Path, error: "TracegradError") -> "Failure":
+        """That of an error, whose message may begin with the path."""
+        return cls(path, str(error).removeprefix(f"{path}: "))
 
 
 class TracegradError(Exception):
@@ -26,6 +40,10 @@ class ReadError(TracegradError):
 
 class WriteError(TracegradError):
     """A file or folder that could not be written."""
+
+
+class WorkerError(TracegradError):
+    """A worker process that the system ended."""
 
 
 class ConfigError(TracegradError):

@@ -1,6 +1,6 @@
 """Ranks under mpirun. Without mpirun, or where no MPI library can be loaded, there is one rank and nothing changes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from mpi4py.MPI import Intracomm
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,19 @@ class World:
     def share(self, items: Sequence[Item]) -> Sequence[Item]:
         """The items that this rank works on: every size-th one."""
         return items[self.rank :: self.size]
+
+    def streamed(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+        """On the main rank the function of every item, in order, while the ranks share the work; nothing elsewhere."""
+        for place, item in enumerate(items):
+            owner = place % self.size
+            if owner == self.rank:
+                result = function(item)
+                if self.is_main:
+                    yield result
+                elif self.communicator is not None:
+                    self.communicator.send(result, 0, place)
+            elif self.is_main and self.communicator is not None:
+                yield self.communicator.recv(source=owner, tag=place)
 
     def broadcast(self, value: Any) -> Any:
         """The main rank's value, on every rank."""

@@ -3,18 +3,18 @@
 Shape letters: N atoms, E edges, B flat block entries, C spin channels of H.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from pymatgen.core import Element
 
-from deeph_tracegrad.blocks import find_pairs, reversed_pairs
+from deeph_tracegrad.blocks import BlockMatrix, find_pairs, reversed_pairs
 from deeph_tracegrad.edges import edge_pairs
 from deeph_tracegrad.errors import MismatchError
 from deeph_tracegrad.frames import edge_frames
 from deeph_tracegrad.local_blocks import to_local
-from deeph_tracegrad.material import Material
+from deeph_tracegrad.material import Material, pair_vectors
 from deeph_tracegrad.orbitals import SpinMode
 
 
@@ -42,6 +42,18 @@ class Sample:
     def elements(self) -> list[str]:
         """Element symbol of each atom."""
         return [Element.from_Z(number).symbol for number in self.atomic_numbers]
+
+    def with_edges(self, pairs: np.ndarray, sizes: np.ndarray) -> "Sample":
+        """The same crystal with other edges, any order; blocks of new ones are zero.
+
+        pairs: (E, 5) int. sizes: (N,) int, rows that an atom takes in a block.
+        """
+        pairs = _ordered(pairs, len(self.positions), self.label)
+        vectors = pair_vectors(self.positions, self.cell, pairs)
+        blocks = self.blocks
+        if blocks is not None:
+            blocks = np.stack([BlockMatrix.of(self.pairs, old, sizes).on_pairs(pairs).entries for old in blocks])
+        return replace(self, pairs=pairs, vectors=vectors, frames=edge_frames(vectors), blocks=blocks)
 
     @property
     def reverse(self) -> np.ndarray:

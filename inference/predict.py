@@ -1,7 +1,7 @@
-"""H(R) for structures with a known overlap."""
+"""H(R) for structures whose overlap is known or made of basis files."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,12 +15,14 @@ from deeph_tracegrad.console import out as terminal
 from deeph_tracegrad.deeph_format import PREDICTION, write_deeph
 from deeph_tracegrad.devices import device_name, enough_memory, select_device
 from deeph_tracegrad.edges import edge_pairs
-from deeph_tracegrad.errors import MismatchError, ReadError, TracegradError
+from deeph_tracegrad.errors import Failure, MismatchError, ReadError, TracegradError
 from deeph_tracegrad.graph import build_graph
+from deeph_tracegrad.inference.overlap import material_of
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.nn.network import HamiltonianNetwork
-from deeph_tracegrad.orbitals import SpinMode
+from deeph_tracegrad.orbitals import Basis, SpinMode
 from deeph_tracegrad.parallel import world
+from deeph_tracegrad.structures.files import StructureFile
 from deeph_tracegrad.training.checkpoint import Checkpoint, load_checkpoint
 
 
@@ -39,25 +41,19 @@ class Source(Protocol):
 AnySource = TypeVar("AnySource", bound=Source)
 
 
-@dataclass(frozen=True)
-class Failure:
-    """A structure without prediction, and why."""
-
-    path: Path
-    reason: str
-
-
 def predict(
     checkpoint: Path,
-    runs: Sequence[AnySource],
-    read_material: Callable[[AnySource], Material],
+    sources: Sequence[AnySource],
+    read: Callable[[AnySource, Basis], Material],
     out: Path,
     device: str,
 ) -> list[Failure]:
-    """Write a DeepH folder with overlap and predicted Hamiltonian for each run, `out`/label.
+    """Write a DeepH folder with overlap and predicted Hamiltonian for each source, `out`/label.
 
-    A run that fails is reported and left out. Where a run has a Hamiltonian of its own, the error against it is
-    printed. Under mpirun the ranks share the runs.
+    A source that fails is reported and left out. Where one has a Hamiltonian of its own, the error against it is
+    printed. Under mpirun the ranks share the sources.
+
+    read: from a source and the network's basis to a material with an overlap.
 
     Raises:
         ReadError: the checkpoint cannot be read.
@@ -69,22 +65,31 @@ def predict(
     network = trained.network(target)
     say(f"{checkpoint}: {trained.basis.describe()}, spin {trained.spin}; predicting on {device_name(target)}")
     failures = []
-    for run in world().share(runs):
+    for source in world().share(sources):
         try:
-            material = read_material(run)
-            destination = _destination(run, out)
+            material = read(source, trained.basis)
+            destination = _destination(source, out)
             start = time.perf_counter()
             predicted = predict_material(material, trained, network)
             seconds = time.perf_counter() - start
         except TracegradError as error:
-            failures.append(Failure(run.path, str(error).removeprefix(f"{run.path}: ")))
-            warn(f"skipped {run.path}: {failures[-1].reason}")
+            failures.append(Failure.of(source.path, error))
+            warn(f"skipped {source.path}: {failures[-1].reason}")
             continue
         write_deeph(predicted, destination, hamiltonian_name=PREDICTION)
         size = f"{count(len(material.elements), 'atom')}, {count(len(predicted.hamiltonian[0]), 'block')}"
-        line = [f"{run.label}: {size}, {seconds:.2f} s", *_comparison(material, predicted), str(destination)]
+        line = [f"{source.label}: {size}, {seconds:.2f} s", *_comparison(material, predicted), str(destination)]
         terminal.print("; ".join(line), markup=False)
     return [failure for found in world().gather(failures) for failure in found]
+
+
+def reader_of_structures(basis_dir: Path, labels: Mapping[str, str]) -> Callable[[StructureFile, Basis], Material]:
+    """What reads a structure file and makes its overlap, with the network's bases where no other label is given."""
+
+    def read(structure: StructureFile, basis: Basis) -> Material:
+        return material_of(structure, basis_dir, {element: one.label for element, one in basis.items()} | labels)
+
+    return read
 
 
 def checkpoint_model(trained: Checkpoint) -> Callable[[Material], Material]:
@@ -122,6 +127,7 @@ def predict_material(material: Material, trained: Checkpoint, network: Hamiltoni
         material,
         spin=trained.spin,
         hamiltonian=hamiltonian,
+        electrons=_electrons(material, trained.basis),
         fermi_level=None,
         converged=None,
         provenance={
@@ -130,6 +136,14 @@ def predict_material(material: Material, trained: Checkpoint, network: Hamiltoni
             "trained on": f"dataset {trained.fingerprint}",
         },
     )
+
+
+def _electrons(material: Material, basis: Basis) -> float | None:
+    """The material's own number, or that of neutral atoms with the pseudopotentials of the training data."""
+    counts = [basis[element].valence_electrons for element in material.elements]
+    if material.electrons is not None or None in counts:
+        return material.electrons
+    return float(sum(count for count in counts if count is not None))
 
 
 def _comparison(material: Material, predicted: Material) -> list[str]:
@@ -143,15 +157,15 @@ def _comparison(material: Material, predicted: Material) -> list[str]:
     return [f"MAE of H {1e3 * np.concatenate(errors).mean():.4f} meV"]
 
 
-def _destination(run: Source, out: Path) -> Path:
+def _destination(source: Source, out: Path) -> Path:
     """The folder to write, which must not be one with anything but an earlier prediction.
 
     Raises:
         ReadError: it holds something else.
     """
-    destination = out / run.label
+    destination = out / source.label
     if destination.exists() and not (destination / PREDICTION).is_file():
         raise ReadError(destination, "exists and is no prediction; give another --out")
-    if destination.resolve() == run.path.resolve():
+    if destination.resolve() == source.path.resolve():
         raise ReadError(destination, "is what is read; give another --out")
     return destination

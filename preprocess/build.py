@@ -1,13 +1,10 @@
 """From DFT runs to a graph dataset: in parallel, resumable, one bad run never costs the others."""
 
 import json
-import multiprocessing
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -16,29 +13,22 @@ from typing import Any
 
 import numpy as np
 
-from deeph_tracegrad.console import count, progress, say, warn
+from deeph_tracegrad.console import count, say, warn
 from deeph_tracegrad.dataset import INDEX, IndexEntry, basis_from_json, index_content, write_index
-from deeph_tracegrad.edges import Reach, longest_edges, merged_reach
-from deeph_tracegrad.errors import MismatchError, ReadError, TracegradError, WriteError
+from deeph_tracegrad.edges import Reach, material_reach, merged_reach, radii_reach
+from deeph_tracegrad.errors import Failure, MismatchError, ReadError, TracegradError
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.orbitals import Basis, SpinMode
 from deeph_tracegrad.parallel import world
+from deeph_tracegrad.preprocess.complete import ShardTask, completed, may_lack_edges
+from deeph_tracegrad.preprocess.defects import Kind, defects_as_label
+from deeph_tracegrad.preprocess.processes import performed
 from deeph_tracegrad.preprocess.runs import Run, find_runs, read_material
 from deeph_tracegrad.samples import Sample, build_sample
 from deeph_tracegrad.shards import open_shard, write_shard
 
 # Runs whose samples share a file: what an interruption can cost a worker.
 _SHARD_RUNS = 32
-# eV; what codes write is Hermitian to 1e-7
-_HERMITICITY_LIMIT = 1e-3
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A run that could not be used, and why."""
-
-    path: Path
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -136,7 +126,7 @@ def build_dataset(
     tasks = [
         _Task(tuple(todo[first : first + size]), out, strict, allow_unconverged) for first in range(0, len(todo), size)
     ]
-    parts = list(_performed(tasks, workers))
+    parts = list(performed(_build_shard, tasks, workers, "reading runs"))
     failures = [failure for part in parts for failure in part.failures]
     unknown = sum(part.unknown_convergence for part in parts)
     entries = kept + [entry for part in parts for entry in part.entries]
@@ -145,6 +135,7 @@ def build_dataset(
         warn(f"skipped {failure.path}: {failure.reason}")
     if union is None:
         raise ReadError(out, f"not written: of {count(len(runs), 'run')} none can be used")
+    entries = _completed(entries, union, out, workers)
     if world().is_main:
         write_index(out, union.index(_named(entries, runs)))
     world().barrier()
@@ -190,7 +181,8 @@ def _existing(out: Path, runs: Sequence[Run]) -> tuple[list[IndexEntry], _Union 
             index = json.loads(file.attrs["index"])
         source = index["samples"][0]["source"]
         basis, spin = basis_from_json(index["basis"]), SpinMode(index["spin"])
-        unions[path.name] = _Union.of(basis, spin, index["reach"], source)
+        # format version 1 had the longest edges there, whatever the radii
+        unions[path.name] = _Union.of(basis, spin, merged_reach(index["reach"], radii_reach(basis)), source)
         for entry in (IndexEntry(**fields) for fields in index["samples"]):
             if entry.source not in newest or newest[entry.source].modified < entry.modified:
                 newest[entry.source] = entry
@@ -220,28 +212,20 @@ def _shard_size(runs: int, workers: int | None) -> int:
     return max(1, min(_SHARD_RUNS, runs // (4 * max(world().size, workers or os.cpu_count() or 1))))
 
 
-def _performed(tasks: Sequence[_Task], workers: int | None) -> Iterator[_Part]:
-    """The tasks' results: shared by the MPI ranks (then the same on each), else by processes."""
-    workers = min(workers or os.cpu_count() or 1, len(tasks))
-    if world().size > 1:
-        mine = list(_counted(map(_build_shard, world().share(tasks)), len(world().share(tasks))))
-        yield from (part for parts in world().gather(mine) for part in parts)
-    elif workers > 1:
-        # spawn: a fork would copy the threads of MPI and BLAS in an unknown state
-        try:
-            with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-                yield from _counted(pool.map(_build_shard, tasks), len(tasks))
-        except BrokenProcessPool:
-            raise WriteError(
-                f"{tasks[0].folder}: a worker process was killed, most likely for want of memory; what is finished "
-                "stays, so run the command again with fewer --workers"
-            ) from None
-    else:
-        yield from _counted(map(_build_shard, tasks), len(tasks))
-
-
-def _counted(parts: Iterable[_Part], total: int) -> Iterator[_Part]:
-    return progress(parts, total, "reading runs")
+def _completed(entries: Sequence[IndexEntry], union: _Union, out: Path, workers: int | None) -> list[IndexEntry]:
+    """The entries, once every sample has the edges within the reach of the whole dataset."""
+    shards = sorted({entry.shard for entry in entries})
+    tasks = [ShardTask(out / "shards" / shard, union.basis, union.spin, union.reach) for shard in shards]
+    # found once, before any rank rewrites a shard
+    tasks = world().broadcast(list(filter(may_lack_edges, tasks)) if world().is_main else None)
+    parts = performed(completed, tasks, workers, "completing edges")
+    new = {(entry.shard, entry.place): entry for part in parts for entry in part}
+    whole = [new.get((entry.shard, entry.place), entry) for entry in entries]
+    added = [now.edges - before.edges for now, before in zip(whole, entries, strict=True)]
+    if any(added):
+        samples = count(sum(map(bool, added)), "sample")
+        say(f"{samples} got {sum(added)} more edges, with blocks of zeros: all have those within the longest reach")
+    return whole
 
 
 def _build_shard(task: _Task) -> _Part:
@@ -250,6 +234,7 @@ def _build_shard(task: _Task) -> _Part:
     failures: list[Failure] = []
     union: _Union | None = None
     unknown = 0
+    complete: dict[str, float] = {}
     shard = task.folder / "shards" / f"{_name(task.runs)}.h5"
     with ExitStack() as stack:
         writer = None
@@ -260,32 +245,28 @@ def _build_shard(task: _Task) -> _Part:
             except TracegradError as error:
                 if task.strict:
                     raise
-                failures.append(Failure(run.path, str(error).removeprefix(f"{run.path}: ")))
+                failures.append(Failure.of(run.path, error))
                 continue
-            reach = longest_edges(sample.elements, sample.pairs, sample.vectors)
+            reach = material_reach(material)
+            complete = {name: min(length, complete.get(name, length)) for name, length in (complete | reach).items()}
             union = _Union.of(material.basis, material.spin, reach, str(run.path)).joined(union)
             writer = writer or stack.enter_context(write_shard(shard, material.spin))
             writer.append(sample)
             entries.append(_entry(run, shard.name, len(entries), sample, material))
             unknown += material.converged is None
         if writer is not None and union is not None:
-            writer.describe(union.index(entries))
+            writer.describe(union.index(entries) | {"complete_within": complete})
     return _Part(tuple(entries), tuple(failures), union, unknown)
 
 
 def _usable(run: Run, allow_unconverged: bool) -> Material:
     """The run's material, if it can serve as a label."""
     material = read_material(run)
-    if not material.hamiltonian:
-        raise ReadError(run.path, "it holds no Hamiltonian; only predict can use it")
-    provenance = material.provenance
-    if run.kind.startswith("deeph") and provenance["files"]["hamiltonian"].endswith("_pred.h5"):
-        raise ReadError(run.path, "its Hamiltonian is a prediction, not one to learn from")
-    violation = provenance.get("hermiticity_violation", {}).get("hamiltonian", 0.0)
-    if violation > _HERMITICITY_LIMIT:
-        raise ReadError(run.path, f"H is not Hermitian, |H - H†| is up to {violation:.1e} eV; the file is damaged")
-    if material.converged is False and not allow_unconverged:
-        raise ReadError(run.path, "its self-consistency was not reached; --allow-unconverged uses it all the same")
+    for defect in defects_as_label(material):
+        if defect.kind is not Kind.UNCONVERGED:
+            raise ReadError(run.path, defect.message)
+        if not allow_unconverged:
+            raise ReadError(run.path, f"{defect.message}; --allow-unconverged uses it all the same")
     return material
 
 

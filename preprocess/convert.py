@@ -7,7 +7,7 @@ from typing import Literal
 from deeph_tracegrad import deeph_format, deeph_legacy
 from deeph_tracegrad.console import say
 from deeph_tracegrad.errors import MismatchError, ReadError
-from deeph_tracegrad.preprocess.check import pair_counts
+from deeph_tracegrad.preprocess.inspection import pair_counts
 from deeph_tracegrad.preprocess.runs import read_material
 
 # What an earlier conversion left and this one may replace.

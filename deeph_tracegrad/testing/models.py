@@ -122,7 +122,7 @@ def _at_cutoff(material: Material, cutoff: Reach | float) -> tuple[Material, Blo
     if missing := sorted(set(longest) - set(limits)):
         raise MismatchError(f"no cutoff is given for {', '.join(missing)}")
     crystal = _scaled(material, min((limits[name] / length for name, length in longest.items() if length), default=1.0))
-    within = pairs_within(_scaled(crystal, 1 + _STEPS[0]).structure, elements, limits)
+    within = pairs_within(_scaled(crystal, 1 + _STEPS[0]).structure, limits)
     on_site = (pairs[:, :3] == 0).all(axis=1) & (pairs[:, 3] == pairs[:, 4])
     outside = material.overlap.on_pairs(pairs[on_site | (find_pairs(within, pairs) >= 0)])
     return crystal, outside.on_pairs(pairs), outside

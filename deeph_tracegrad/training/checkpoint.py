@@ -13,15 +13,16 @@ from torch import Tensor
 
 from deeph_tracegrad.atomic import atomic_path
 from deeph_tracegrad.config import Config, parse_config
+from deeph_tracegrad.console import warn
 from deeph_tracegrad.dataset import INDEX, basis_from_json, basis_to_json
-from deeph_tracegrad.edges import Reach
+from deeph_tracegrad.edges import Reach, merged_reach, radii_reach
 from deeph_tracegrad.errors import MismatchError, ReadError, TracegradError
 from deeph_tracegrad.nn.network import HamiltonianNetwork
 from deeph_tracegrad.orbitals import Basis, SpinMode
 from deeph_tracegrad.torch_files import read_torch_file
 
 FORMAT = "deeph-tracegrad checkpoint"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 _KIND = "checkpoint of deeph-tracegrad"
 _DEEPH_E3 = (
@@ -41,7 +42,7 @@ CONVENTIONS = {
 class Checkpoint:
     """A trained network.
 
-    reach: longest edge between each two elements in the training data, Å.
+    reach: every two atoms within it share an edge, Å by element pair.
     fingerprint: of the dataset that it was trained on. split: labels of the samples in each part of it.
     versions: of the libraries. metrics: at the validation before it was written; empty before the first.
     training: state of the training, see `TrainingState.content`; its weights are in there.
@@ -138,7 +139,7 @@ class Checkpoint:
         return [
             ("basis", self.basis.describe()),
             ("spin", str(self.spin)),
-            ("longest edge", edges or "not known; the edges are the pairs of S"),
+            ("edges within", edges or "not known; the edges are the pairs of S"),
             ("network", f"{model.blocks} blocks of {model.trunk}, {tracegrad}"),
             ("weights", f"{parameters} in {self.config.training.dtype}"),
             ("epochs", str(self.training["epoch"])),
@@ -172,7 +173,7 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
             config=_config_of(content["config"], path),
             basis=basis_from_json(content["basis"]),
             spin=SpinMode(content["spin"]),
-            reach={name: float(length) for name, length in content["reach"].items()},
+            reach=_reach_of(content, path),
             fingerprint=content["fingerprint"],
             split=content["split"],
             versions=content["versions"],
@@ -198,6 +199,24 @@ def _config_of(content: dict[str, Any], path: Path) -> Config:
     """The configuration; version 0.1.0 knew the paper's form of TraceGrad alone, and did not name it."""
     content["model"].get("tracegrad", {}).setdefault("preset", "paper")
     return parse_config(content, str(path))
+
+
+def _reach_of(content: dict[str, Any], path: Path) -> dict[str, float]:
+    """Where edges end; in the first version they ended at the longest of the training data, however far orbitals go."""
+    reach = {name: float(length) for name, length in content["reach"].items()}
+    if content["format_version"] > 1 or not reach:
+        return reach
+    longer = merged_reach(reach, radii_reach(basis_from_json(content["basis"])))
+    changes = [
+        f"{name} {reach.get(name, 0.0):.3f} -> {longer[name]:.3f} Å"
+        for name in longer
+        if longer[name] > reach.get(name, 0.0) + 1e-6
+    ]
+    if changes:
+        warn(
+            f"{path}: an earlier version wrote it; its edges reach as far as orbitals overlap now: {', '.join(changes)}"
+        )
+    return longer
 
 
 def _with_weights(training: dict[str, Any]) -> dict[str, Any]:

@@ -131,8 +131,8 @@ BAD_FILES = {
     write_flipped: r"damaged checkpoint of deeph-tracegrad: archive/data/\d+ in it does not have its checksum",
     write_deeph_e3: "a model of DeepH-E3, not of deeph-tracegrad; make a checkpoint of it with "
     "deeph-tracegrad import-deeph-e3 FOLDER --out CHECKPOINT",
-    edited(lambda content: content.update(format_version=2)): (
-        "checkpoint of format version 2; this program reads up to 1: update it"
+    edited(lambda content: content.update(format_version=99)): (
+        "checkpoint of format version 99; this program reads up to 2: update it"
     ),
     edited(lambda content: content["config"]["model"].update(layers=3)): r"unknown key layers in \[model\]; .*",
     edited(lambda content: content["config"]["model"].update(trunk="4x0e+")): r"model.trunk = '4x0e\+': .*",

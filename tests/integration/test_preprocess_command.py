@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from deeph_tracegrad.cli import app
 from deeph_tracegrad.dataset import GraphDataset
 from deeph_tracegrad.deeph_format import write_deeph
-from deeph_tracegrad.errors import MismatchError, ReadError, WriteError
+from deeph_tracegrad.errors import MismatchError, ReadError, WorkerError
 from deeph_tracegrad.orbitals import SpinMode
-from deeph_tracegrad.preprocess import build
+from deeph_tracegrad.preprocess import processes
 from deeph_tracegrad.preprocess.build import build_dataset
 from deeph_tracegrad.preprocess.runs import read_material
 from deeph_tracegrad.testing import check_dataset
@@ -124,8 +124,8 @@ def test_a_killed_worker_is_told(runs, tmp_path, monkeypatch):
     def killed(*arguments):
         raise BrokenProcessPool
 
-    monkeypatch.setattr(build.ProcessPoolExecutor, "map", killed)
-    with pytest.raises(WriteError, match="fewer --workers"):
+    monkeypatch.setattr(processes.ProcessPoolExecutor, "map", killed)
+    with pytest.raises(WorkerError, match="fewer --workers"):
         build_dataset([str(runs)], tmp_path / "dataset", workers=2)
 
 

@@ -210,7 +210,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("format_version", 2, "format version 2; this program reads up to 1: update it"),
+        ("format_version", 99, "format version 99; this program reads up to 2: update it"),
         ("config", {"model": {"layers": 3}}, "unknown key layers"),
         ("spin", "up", "damaged"),
         ("basis", {"C": {"shells": [0, 5], "cutoff_radius": None, "label": None}}, "beyond the supported degrees"),

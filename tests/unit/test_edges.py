@@ -42,7 +42,7 @@ def test_reach_is_measured_by_element_pair():
 
 def test_pairs_within_keeps_to_each_element_pairs_reach():
     material = random_material(SpinMode.NONE)
-    pairs = pairs_within(material.structure, material.elements, {"Mo-Mo": 3.6, "S-S": 3.0})
+    pairs = pairs_within(material.structure, {"Mo-Mo": 3.6, "S-S": 3.0})
     elements = np.array(material.elements)
     kinds = {"-".join(sorted(pair)) for pair in elements[pairs[:, 3:]].tolist()}
     assert kinds == {"Mo-Mo", "S-S"}

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deeph_tracegrad.cache_folder import cache_folder
 from deeph_tracegrad.console import warn
 
 SWITCH = "DEEPH_TRACEGRAD_KERNELS"
@@ -110,7 +111,7 @@ def _compiler() -> list[str]:
 
 def _built(compiler: list[str]) -> ctypes.CDLL:
     """From the cache, or built; several processes may do so at once."""
-    cache = _cache_folder()
+    cache = cache_folder()
     name = f"kernels-{_fingerprint(compiler)}"
     for path in cache.glob(f"{name}-*.so") if cache else []:
         if path.name == _kept_as(name, path):  # else damaged: loading what is cut short would kill the process
@@ -159,15 +160,3 @@ def _fingerprint(compiler: list[str]) -> str:
     for source in sorted(_SOURCE.iterdir()):
         digest.update(source.read_bytes())
     return digest.hexdigest()[:16]
-
-
-def _cache_folder() -> Path | None:
-    """The user's, made if it is missing; None where that cannot be."""
-    try:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "deeph-tracegrad"
-        folder.mkdir(parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK):
-            return folder
-    except (OSError, RuntimeError):  # not allowed, or nobody knows the home
-        pass
-    return None

@@ -1,0 +1,1 @@
+"""Two-centre integrals between numerical atomic orbitals: overlaps without a DFT run."""

@@ -1,0 +1,58 @@
+"""One rule for the edges of all samples: a run that was read before a longer reach was met gets the edges it lacks.
+
+Their blocks are zero: the run's H ended before them.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from pymatgen.core import Lattice, Structure
+
+from deeph_tracegrad.blocks import union_pairs
+from deeph_tracegrad.dataset import IndexEntry, index_content
+from deeph_tracegrad.edges import Reach, onsite_pairs, pairs_within
+from deeph_tracegrad.orbitals import Basis, SpinMode
+from deeph_tracegrad.samples import Sample
+from deeph_tracegrad.shards import open_shard, read_sample, write_shard
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """A shard, and what all samples of its dataset have in common."""
+
+    path: Path
+    basis: Basis
+    spin: SpinMode
+    reach: Reach
+
+
+def may_lack_edges(task: ShardTask) -> bool:
+    """Whether the samples of a shard were made with a shorter reach."""
+    with open_shard(task.path) as file:
+        index = json.loads(file.attrs["index"])
+    complete = index.get("complete_within", {})  # the first format did not tell
+    return any(length > complete.get(name, 0.0) for name, length in task.reach.items() if name in index["reach"])
+
+
+def completed(task: ShardTask) -> list[IndexEntry]:
+    """Rewrite a shard with all edges within the reach, and return its entries."""
+    with open_shard(task.path) as file:
+        entries = [IndexEntry(**fields) for fields in json.loads(file.attrs["index"])["samples"]]
+        with write_shard(task.path, task.spin) as writer:
+            for place, entry in enumerate(entries):
+                sample = _with_all_edges(read_sample(file, entry.place), task)
+                writer.append(sample)
+                entries[place] = replace(entry, place=place, edges=len(sample.pairs))
+            content = index_content(task.basis, task.spin, task.reach, entries)
+            writer.describe(content | {"complete_within": dict(task.reach)})
+    return entries
+
+
+def _with_all_edges(sample: Sample, task: ShardTask) -> Sample:
+    structure = Structure(Lattice(sample.cell), sample.elements, sample.positions, coords_are_cartesian=True)
+    geometric = np.concatenate([onsite_pairs(len(structure)), pairs_within(structure, task.reach)])
+    if len(pairs := union_pairs(sample.pairs, geometric)) == len(sample.pairs):
+        return sample
+    return sample.with_edges(pairs, task.basis.num_orbitals(sample.elements) * task.spin.components)
