@@ -76,7 +76,7 @@ def read_deeph_legacy(path: Path | str) -> Material:
         orbitals,
         spinful=spinful,
         stored_spin=own.spin,
-        read=_read_blocks,
+        read=read_blocks,
     )
     orders = [b.order(OrbitalConvention.OPENMX, OrbitalConvention.DEEPH) for b in basis.bases]
     spinor_orders = [order.repeated(matrices.spin.components) for order in orders]
@@ -174,7 +174,7 @@ def _read_basis(path: Path, elements: list[str], own: OwnInfo) -> Basis:
     return own.basis({element: found[element] for element in order})
 
 
-def _read_blocks(path: Path, sizes: np.ndarray, kinds: str) -> BlockMatrix:
+def read_blocks(path: Path, sizes: np.ndarray, kinds: str) -> BlockMatrix:
     """A file of one dataset a block, pairs in the file's order; sizes: (N,) int, rows of each atom."""
     with open_matrix_file(path) as file:
         names = list(file)

@@ -12,11 +12,13 @@ from deeph_tracegrad.console import warn
 from deeph_tracegrad.errors import ReadError
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.preprocess.abacus import folder as abacus_folder
+from deeph_tracegrad.preprocess.openmx import folder as openmx_folder
 
 Kind = Literal["openmx", "abacus", "deeph", "deeph-legacy"]
 
 ACCEPTED = (
-    "OpenMX (a .scfout file), ABACUS (OUT.*/running_*.log), DeepH (info.json, POSCAR and overlap.h5 or hamiltonian.h5) "
+    "OpenMX (a .scfout file, or openmx.out and output/overlaps_*.h5), ABACUS (OUT.*/running_*.log), "
+    "DeepH (info.json, POSCAR and overlap.h5 or hamiltonian.h5) "
     "or legacy DeepH (element.dat, lat.dat and overlaps.h5 or hamiltonians.h5)"
 )
 WILDCARDS = re.compile(r"[*?\[]")
@@ -24,7 +26,7 @@ WILDCARDS = re.compile(r"[*?\[]")
 
 @dataclass(frozen=True)
 class Run:
-    """A folder that holds one calculation.
+    """A folder, or one of several `.scfout` files in it, that holds one calculation.
 
     label: a name that no other run found with it has: its path from the folder that was searched, or its own name.
     """
@@ -35,9 +37,9 @@ class Run:
 
 
 def detect(path: Path) -> Kind | None:
-    """What kind of run a folder holds, by the names of its files; None if none, or several."""
+    """What kind of run a folder (or a `.scfout` file) holds, by the names of its files; None if none, or several."""
     if not path.is_dir():
-        return None
+        return "openmx" if openmx_folder.is_scfout(path) else None
     names = {entry.name for entry in _entries(path)}
     if any(name.endswith(".scfout") for name in names):
         return "openmx"
@@ -47,13 +49,13 @@ def detect(path: Path) -> Kind | None:
         return "deeph"
     if names >= {"element.dat", "lat.dat"} and names & {"overlaps.h5", "hamiltonians.h5", "hamiltonians_pred.h5"}:
         return "deeph-legacy"
-    return None
+    return "openmx" if openmx_folder.overlap_files(path) else None
 
 
 def find_runs(patterns: Sequence[str]) -> list[Run]:
     """The runs that the patterns lead to, each once, in natural order (run2 before run10) for each pattern.
 
-    patterns: run folders, folders to be searched for runs at any depth, or globs of either.
+    patterns: run folders, `.scfout` files, folders to be searched for runs at any depth, or globs of any of these.
 
     Raises:
         ReadError: a pattern leads to no run.
@@ -117,7 +119,7 @@ def _matches(pattern: str) -> Iterator[tuple[Path, Kind, str]]:
 def _runs_below(path: Path, base: Path, seen: set[Path]) -> Iterator[tuple[Path, Kind, str]]:
     """The run that a folder is, or else those in its subfolders. seen: where links must not lead again."""
     try:
-        if not path.is_dir() or path.resolve() in seen:
+        if not (path.is_dir() or openmx_folder.is_scfout(path)) or path.resolve() in seen:
             return
         seen.add(path.resolve())
         kind = detect(path)
@@ -128,7 +130,13 @@ def _runs_below(path: Path, base: Path, seen: set[Path]) -> Iterator[tuple[Path,
         warn(f"skipped {path}: {reason}")  # such as lost+found, which must not cost the runs beside it
         return
     if kind is not None:
-        yield path, kind, path.resolve().name if path == base else path.relative_to(base).as_posix()
+        label = path.resolve().name if path == base else path.relative_to(base).as_posix()
+        several = openmx_folder.scfout_files(path) if kind == "openmx" else []
+        if len(several) > 1:
+            for file in sorted(several, key=lambda file: _natural(file.name)):
+                yield file, kind, f"{label}/{file.stem}"
+        else:
+            yield path, kind, label.removesuffix(".scfout")
         return
     for entry in _entries(path):
         if not entry.name.startswith("."):
