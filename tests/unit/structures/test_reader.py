@@ -69,6 +69,20 @@ def test_a_frame_of_ase_with_tags_and_remarks():
     np.testing.assert_allclose(structure.cart_coords[4], [4.75387914, 0.89878421, 11.24668847], atol=1e-12)
 
 
+def test_a_poscar_with_kinds_of_atoms_over_several_lines(tmp_path):
+    """As VASP writes them when elements do not stand together; VASP 6 adds the potential and its hash."""
+    kinds = ["Fe_pv/474ac0d", "Cr", "Fe1"] * 8
+    names = [" ".join(kinds[:20]), " ".join(kinds[20:])]
+    counts = [" ".join(["1"] * 20), " ".join(["1"] * 3 + ["2"])]
+    rows = [f"{atom / 25} 0 0" for atom in range(25)]
+    head = ["many", "1.0", "25 0 0", "0 3 0", "0 0 3"]
+    text = "\n".join([*head, *names, *counts, "Selective dynamics", "Direct", *(f"{row} T T F" for row in rows)]) + "\n"
+    structure = read_structure(written(tmp_path / "CONTCAR", text))
+    assert elements(structure) == ["Fe", "Cr", "Fe"] * 8 + ["Fe"]
+    assert structure.labels == [*kinds, "Fe1"]
+    np.testing.assert_allclose(structure.frac_coords[:, 0], np.arange(25) / 25)
+
+
 def test_extended_xyz_keeps_order_names_and_places(tmp_path):
     structure = read_structure(written(tmp_path / "a.xyz", XYZ))
     assert elements(structure) == ["Fe", "C", "H"]
@@ -111,6 +125,9 @@ CUBE = {"matrix": [[4, 0, 0], [0, 4, 0], [0, 0, 4]]}
         ("POSCAR", b"\x00\xff\xfe" * 99, "not a text file"),
         ("a.cif", b"\x00\xff\xfe" * 99, "not a text file"),
         ("a.xyz", b"\x00\xff\xfe" * 99, "not a text file"),
+        ("POSCAR", "a\n1\n5 0 0\n0 5 0\n0 0 5\n1\nDirect\n0 0 0\n", "line 6 should name the elements"),
+        ("POSCAR", "a\n1\n5 0 0\n0 5 0\n0 0 5\nC X\n1 1\nDirect\n0 0 0\n0 0 0.5\n", "ghost or dummy"),
+        ("POSCAR", "a\n1\n1e200 0 0\n0 1e200 0\n0 0 1\nC\n1\nDirect\n0 0 0\n", "span no volume"),
         ("a.cif", XYZ, "begins with data_"),
         ("a.xyz", "POSCAR\n1.0\n", "first line of an XYZ file is the number of atoms"),
         ("a.xyz", "2\nmethane\nC 0 0 0\nH 1 1 1\n", 'has no cell: the second line should hold Lattice="ax'),
