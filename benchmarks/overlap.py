@@ -51,9 +51,7 @@ def main() -> None:
         print(
             f"basis file read in {read:.2f} s, table in {time.perf_counter() - start - read:.2f} s (kept on disk after)"
         )
-        print(
-            f"{'atoms':>6} {'pairs':>8} {'find s':>7} {'S s':>7} {'us/pair':>8} {'MiB':>6} {'write s':>8} {'HPRO s':>8} {'ratio':>6}"
-        )
+        print(" atoms    pairs  find s     S s  us/pair    MiB  write s   HPRO s  ratio")
         for m, n in TWISTS:
             structure = twisted_bilayer(graphene(), Twist.of(m, n))
             if len(structure) <= arguments.atoms:

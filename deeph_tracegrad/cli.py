@@ -173,7 +173,7 @@ def predict(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            help="With --basis-dir structure files (POSCAR, CIF, ...), else runs or DeepH folders that hold an overlap; "
+            help="With --basis-dir structure files (POSCAR, CIF, ...), else runs or DeepH folders with an overlap; "
             "folders of either, or globs."
         ),
     ],
@@ -214,6 +214,27 @@ def overlap(
 
     if write_overlaps(find_structures(structures), basis_dir, parse_labels(basis or []), out):
         raise typer.Exit(EXIT_SOME_FAILED)
+
+
+@app.command()
+def twist(
+    m: Annotated[int, typer.Argument(min=0, help="First number of the twist.")],
+    n: Annotated[int, typer.Argument(min=0, help="Second number of the twist; (m, m + 1) gives small angles.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write: POSCAR, or NAME.vasp.")],
+    monolayer: Annotated[
+        Path | None, typer.Option(help="Structure of one layer with a hexagonal lattice; graphene by default.")
+    ] = None,
+    distance: Annotated[
+        float, typer.Option(min=0.5, max=100.0, help="Between the nearest atoms of the layers along z, in Å.")
+    ] = 3.35,
+    vacuum: Annotated[
+        float, typer.Option(min=0.5, max=1000.0, help="Empty space between the bilayer and its image, in Å.")
+    ] = 20.0,
+) -> None:
+    """Write the structure of a twisted bilayer, commensurate by (m, n): 1 2 is 21.79°, 31 32 is 1.05°."""
+    from deeph_tracegrad.structures.moire import write_twisted_bilayer
+
+    write_twisted_bilayer(m, n, out, monolayer, distance, vacuum)
 
 
 @app.command("import-deeph-e3")

@@ -14,8 +14,8 @@ from pymatgen.core import Lattice, Structure
 
 from deeph_tracegrad import units
 from deeph_tracegrad.blocks import BlockMatrix, find_pairs
-from deeph_tracegrad.legacy_blocks import read_blocks
 from deeph_tracegrad.errors import MismatchError, ReadError
+from deeph_tracegrad.legacy_blocks import read_blocks
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.orbitals import Basis, SpinMode
 from deeph_tracegrad.preprocess.openmx.checks import check_distances, check_lattice, require
