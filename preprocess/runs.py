@@ -185,7 +185,7 @@ def _nothing(path: Path) -> str:
     if not path.exists():
         return "it does not exist. "
     if not path.is_dir():
-        return "it is a file; name the folder. "
+        return "it is a file; name the folder of the run (predict takes structure files with --basis-dir). "
     names = [entry.name for entry in _entries(path)]
     if not names:
         return "it is empty. "
