@@ -26,7 +26,7 @@ NO_SYMMETRY = {"P1", "1", "?", "."}
 SMALLEST_VOLUME = 1e-4
 LARGEST_NUMBER = 1e6
 LARGEST_CELL = 1_000_000
-MOST_OPERATIONS = 4 * 192  # 192 is the most of any space group; some files repeat theirs
+MOST_OPERATIONS = 192  # of any space group
 NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(?:\(\d+\))?")
 FORMULA_PART = re.compile(r"([A-Z][a-z]?)(\d*\.?\d*)")
 
