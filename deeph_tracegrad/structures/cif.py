@@ -23,10 +23,10 @@ GROUPS = (
     *("_space_group_it_number", "_symmetry_int_tables_number"),
 )
 NO_SYMMETRY = {"P1", "1", "?", "."}
-SMALLEST_VOLUME = 1e-4
+SMALLEST_VOLUME = 1e-4  # of vectors of length 1, squared
 LARGEST_NUMBER = 1e6
-LARGEST_CELL = 1_000_000
-MOST_OPERATIONS = 4 * 192  # 192 is the most of any space group; some files repeat theirs
+LARGEST_CELL = 1_000_000  # atoms
+MOST_OPERATIONS = 192  # of any space group
 NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(?:\(\d+\))?")
 FORMULA_PART = re.compile(r"([A-Z][a-z]?)(\d*\.?\d*)")
 
@@ -55,23 +55,24 @@ def read_cif(path: Path) -> Structure:
     rotations, translations = _operations(path, block)
     if len(rotations) > MOST_OPERATIONS or rows * len(rotations) > LARGEST_CELL:
         raise ReadError(path, f"lists {rows} atoms and {len(rotations)} symmetry operations, more than a crystal has")
-    images = [orbit(position, rotations, translations, lattice.matrix) for position in positions]
-    for label, image in zip(labels, images, strict=True):
-        if image is None:
+    images = []
+    for label, position in zip(labels, positions, strict=True):
+        places = orbit(position, rotations, translations, lattice.matrix)
+        if places is None:
             raise ReadError(
                 path,
                 f"the symmetry operations do not map the atom {label} to a whole number of places; they are not all "
                 "of a group, or its coordinates need more digits",
             )
-    repeats = [0 if image is None else len(image) for image in images]
+        images.append(places)
     elements = [element_of(kind, path) for kind in kinds]
-    species = [element for element, number in zip(elements, repeats, strict=True) for _ in range(number)]
+    species = [element for element, places in zip(elements, images, strict=True) for _ in places]
     _require_formula(path, block, species)
     return Structure(
         lattice,
         species,
-        np.concatenate([image for image in images if image is not None]),
-        labels=[label for label, number in zip(labels, repeats, strict=True) for _ in range(number)],
+        np.concatenate(images),
+        labels=[label for label, places in zip(labels, images, strict=True) for _ in places],
     )
 
 
