@@ -3,7 +3,7 @@
 import glob
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,7 +12,9 @@ from deeph_tracegrad.console import warn
 from deeph_tracegrad.errors import ReadError
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.preprocess.abacus import folder as abacus_folder
+from deeph_tracegrad.preprocess.abacus.folder import split_step, step_path
 
+Further = Literal["density", "position"]
 Kind = Literal["openmx", "abacus", "deeph", "deeph-legacy"]
 
 ACCEPTED = (
@@ -24,14 +26,23 @@ WILDCARDS = re.compile(r"[*?\[]")
 
 @dataclass(frozen=True)
 class Run:
-    """A folder that holds one calculation.
+    """A calculation, or one ionic step of it.
 
+    path: the folder that holds it; of one step among several, that folder and `step_<number>`, as if it were a folder
+        in it. Every command takes either.
     label: a name that no other run found with it has: its path from the folder that was searched, or its own name.
+    step: the ionic step, counted from 0; None where the run has no others with matrices.
     """
 
     path: Path
     kind: Kind
     label: str
+    step: int | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The folder that holds it."""
+        return self.path if self.step is None else self.path.parent
 
 
 def detect(path: Path) -> Kind | None:
@@ -53,7 +64,9 @@ def detect(path: Path) -> Kind | None:
 def find_runs(patterns: Sequence[str]) -> list[Run]:
     """The runs that the patterns lead to, each once, in natural order (run2 before run10) for each pattern.
 
-    patterns: run folders, folders to be searched for runs at any depth, or globs of either.
+    Each ionic step of a relaxation or molecular dynamics that has matrices is a run.
+
+    patterns: run folders, single steps, folders to be searched for runs at any depth, or globs of folders.
 
     Raises:
         ReadError: a pattern leads to no run.
@@ -66,22 +79,48 @@ def find_runs(patterns: Sequence[str]) -> list[Run]:
         for path, kind, label in matches:
             found.setdefault(path.resolve(), (path, kind, label))
     labels = _distinct([label for _, _, label in found.values()], list(found))
-    return [Run(path, kind, label) for (path, kind, _), label in zip(found.values(), labels, strict=True)]
+    kinds = [(path, kind) for path, kind, _ in found.values()]
+    runs = [run for (path, kind), label in zip(kinds, labels, strict=True) for run in _steps(path, kind, label)]
+    return list({run.path.resolve(): run for run in runs}.values())
 
 
-def read_material(source: Path | Run) -> Material:
+def read_material(source: Path | Run, also: Collection[Further] = ()) -> Material:
     """Read a run of any kind.
+
+    source: of a path to a run of several ionic steps the last is read.
+    also: the large matrices to read besides, where the run has them.
 
     Raises:
         ReadError: it is no run, or cannot be read.
     """
-    if isinstance(source, Run):
-        return _reader(source.kind)(source.path)
-    path = Path(source)
-    kind = detect(path)
-    if kind is None:
+    run = source if isinstance(source, Run) else _run(Path(source))
+    if run.kind == "abacus":
+        from deeph_tracegrad.preprocess.abacus.reader import read_abacus
+
+        return read_abacus(run.folder, run.step, also)
+    return _reader(run.kind)(run.path)
+
+
+def _run(path: Path) -> Run:
+    folder, step = split_step(path)
+    kind = detect(folder)
+    if kind is None or (step is not None and kind != "abacus"):
         raise ReadError(path, f"is no run: {_nothing(path)}Accepted are {ACCEPTED}")
-    return _reader(kind)(path)
+    return Run(path, kind, path.name, step)
+
+
+def _steps(path: Path, kind: Kind, label: str) -> list[Run]:
+    """The run, or else each of its steps where it has several."""
+    folder, step = split_step(path)
+    if step is not None:
+        return [Run(path, kind, label, step)]
+    try:
+        steps = abacus_folder.locate(folder).steps if kind == "abacus" else ()
+    except ReadError:
+        steps = ()  # reading it will tell the reason
+    if len(steps) < 2:
+        return [Run(path, kind, label)]
+    return [Run(step_path(path, own), kind, f"{label}/{step_path(path, own).name}", own) for own in steps]
 
 
 def _reader(kind: Kind) -> Callable[[Path], Material]:
@@ -89,10 +128,6 @@ def _reader(kind: Kind) -> Callable[[Path], Material]:
         from deeph_tracegrad.preprocess.openmx.reader import read_openmx
 
         return read_openmx
-    if kind == "abacus":
-        from deeph_tracegrad.preprocess.abacus.reader import read_abacus
-
-        return read_abacus
     if kind == "deeph":
         from deeph_tracegrad.deeph_format import read_deeph
 
@@ -105,6 +140,10 @@ def _reader(kind: Kind) -> Callable[[Path], Material]:
 def _matches(pattern: str) -> Iterator[tuple[Path, Kind, str]]:
     """Path, kind and label of every run of one pattern."""
     path = Path(pattern)
+    run, step = split_step(path)
+    if step is not None and detect(run) == "abacus":
+        yield path, "abacus", f"{run.resolve().name}/{path.name}"
+        return
     if path.exists() or not WILDCARDS.search(pattern):
         yield from _runs_below(path, path, set())
         return
