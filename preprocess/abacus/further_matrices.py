@@ -68,7 +68,7 @@ def position_matrix(
     for axis, matrix in enumerate(matrices):
         moved = np.repeat(middle[:, axis], np.diff(overlap.offsets)) * overlap.entries
         entries = matrix.on_pairs(pairs).entries * ABACUS_BOHR_ANGSTROM
-        centred, violation = symmetrised(path, overlap.with_entries(entries - moved))
+        centred, violation = symmetrised(path, overlap.with_entries(entries - moved), np.abs(entries).max(initial=0.0))
         result.append(centred.with_entries(centred.entries + moved))
         violations.append(violation)
     return tuple(result), max(violations)

@@ -100,13 +100,15 @@ class Layout:
         return spinless
 
 
-def symmetrised(path: Path, blocks: BlockMatrix) -> tuple[BlockMatrix, float]:
+def symmetrised(path: Path, blocks: BlockMatrix, largest: float | None = None) -> tuple[BlockMatrix, float]:
     """(A + A†) / 2, and the largest |A - A†| before.
+
+    largest: entry of what the file holds, by default that of the blocks.
 
     Raises:
         ReadError: it is not Hermitian beyond rounding.
     """
-    largest = np.abs(blocks.entries).max(initial=0.0)
+    largest = np.abs(blocks.entries).max(initial=0.0) if largest is None else largest
     mended, violation = blocks.symmetrised()
     if not violation <= LARGEST_VIOLATION * largest:
         raise ReadError(

@@ -98,6 +98,24 @@ def test_convergence(write, text, converged):
     assert read_log(write(NEWER.replace("#SCF IS CONVERGED#", text))).whole.converged is converged
 
 
+@pytest.mark.parametrize("case", ["si2", "mos2", "bi_soc", "fe_nspin2"])
+def test_valence_electrons(unpacked, write, case):
+    path = unpacked(f"abacus/{case}") / "OUT.ABACUS" / "running_scf.log"
+    expected = {"si2": {"Si": 4}, "mos2": {"Mo": 14, "S": 6}, "bi_soc": {"Bi": 15}, "fe_nspin2": {"Fe": 16}}[case]
+    log = read_log(path)
+    assert log.valence_electrons == expected
+    assert log.electrons == sum(expected[kind.label] * kind.count for kind in log.types)
+    # INPUT sets their number: only the pseudopotentials tell
+    without = re.sub(r".*electron number of element.*\n|.*AUTOSET.*\n", "", path.read_text())
+    assert read_log(write(without)).valence_electrons == expected
+    assert read_log(write(without.replace("valence electrons", "electrons"))).valence_electrons == {}
+
+
+def test_the_newer_wording_of_valence_electrons(write):
+    text = NEWER + "  Electron number of element Mo1 = 14\n  Total electron number of element Mo1 = 14\n"
+    assert read_log(write(text)).valence_electrons == {"Mo1": 14}
+
+
 def test_the_final_fermi_level_counts_before_the_table(write):
     assert read_log(write(NEWER + " EFERMI = -1.25 eV\n")).whole.fermi_level == -1.25
     assert read_log(write(re.sub(" E_Fermi.*", "", NEWER))).whole.fermi_level is None
