@@ -67,6 +67,6 @@ def _places(path: Path, size: int, modified: int) -> dict[int, tuple[int, int]]:
     ends = [*begins[1:], size]
     return {
         int(own[0]): (begin, end)
-        for own, begin, end in zip(words, begins, ends, strict=True)
+        for own, begin, end in zip(words, begins, ends, strict=False)
         if own and own[0].isdigit() and len(own[0]) < 10
     }

@@ -18,6 +18,7 @@ from abacus_writer import (
     position_table,
     position_text,
 )
+from damage import cut, flipped, outcome
 from deeph_tracegrad.dataset import GraphDataset
 from deeph_tracegrad.errors import ReadError
 from deeph_tracegrad.preprocess.abacus.md_dump import read_md_dump
@@ -291,6 +292,8 @@ def test_a_lattice_that_only_the_log_tells_is_remarked(unpacked, tmp_path):
     material = read_abacus(made.run, 1)
     np.testing.assert_allclose(material.structure.lattice.matrix, lattice * CONSTANT * 0.529177, rtol=1e-5)
     assert "whose lattice has few digits" in " ".join(material.provenance["remarks"])
+    with pytest.raises(ReadError, match="nothing tells the structure of step 2"):  # no table before it
+        read_abacus(made.run, 2)
 
 
 def test_what_a_log_does_not_tell_of_a_step_is_unknown(dynamics):
@@ -364,3 +367,44 @@ def test_a_damaged_step_costs_the_dataset_only_itself(dynamics, tmp_path):
     report = build_dataset([str(dynamics.run)], tmp_path / "dataset", workers=1)
     assert report.built == 2
     assert [failure.path.name for failure in report.failures] == ["step_1"]
+
+
+CELLS = [(0, 0, 0), (-1, 0, 0), (1, 0, 0), (-1, 1, 0), (1, -1, 0)]
+
+
+@pytest.mark.parametrize("name", ["MD_dump", "running_md.log", H_NAME])
+@pytest.mark.parametrize("damage", [cut, flipped])
+def test_damaged_files_of_a_dynamics(dynamics, name, damage):
+    for kind, matrix in dynamics.matrices.items():
+        dynamics.matrices[kind] = {cell: array for cell, array in matrix.items() if cell in CELLS}
+    dynamics.appended_text()
+    path = dynamics.output / name
+    content, expected = path.read_bytes(), read_abacus(dynamics.run, 1)
+    refused = 0
+    for damaged in damage(content, seed=7, count=60):
+        path.write_bytes(damaged)
+        found = outcome(lambda run: read_abacus(run, 1), dynamics.run)
+        refused += found is None
+        if found is None:
+            continue
+        assert found.elements == expected.elements
+        assert np.isfinite(found.structure.cart_coords).all()
+        if damage is cut:
+            np.testing.assert_array_equal(found.structure.cart_coords, expected.structure.cart_coords)
+            np.testing.assert_array_equal(found.hamiltonian[0].entries, expected.hamiltonian[0].entries)
+            assert found.fermi_level in (FERMI[1], None) or name == "running_md.log"
+    assert refused < 60
+    assert refused > 10 or damage is flipped or name == "running_md.log"
+
+
+@pytest.mark.parametrize("damage", [cut, flipped])
+def test_a_damaged_written_structure(unpacked, tmp_path, damage):
+    made, lattice = cell_relaxation(unpacked, tmp_path)
+    for kind, matrix in made.matrices.items():
+        made.matrices[kind] = {cell: array for cell, array in matrix.items() if cell in CELLS}
+    made.appended_text()
+    path = made.output / "STRU_ION1_D"
+    for content in damage(stru_of(made, lattice).encode(), seed=8, count=60):
+        path.write_bytes(content)
+        found = outcome(lambda run: read_abacus(run, 1), made.run)
+        assert found is None or np.isfinite(found.structure.cart_coords).all()
