@@ -192,10 +192,9 @@ def test_single_steps_and_runs_are_found_once(dynamics):
 def test_a_continued_dynamics_counts_on_in_its_dump(dynamics, real):
     dynamics.appended_text()
     dynamics.log([f"STEP OF MOLECULAR DYNAMICS : {step + 10}" for step in range(STEPS)], [None] * STEPS)
-    dump = dynamics.output / "MD_dump"
-    before = dump.read_text()
-    after = [md_dump(step + 10, CONSTANT, LATTICE, ["Si", "Si"], fractional(step)) for step in range(STEPS)]
-    dump.write_text(before.replace("0.25", "0.35") + "".join(after))
+    earlier = [md_dump(step, CONSTANT, LATTICE, ["Si", "Si"], fractional(step) / 2) for step in range(10)]
+    own = [md_dump(step + 10, CONSTANT, LATTICE, ["Si", "Si"], fractional(step)) for step in range(STEPS)]
+    (dynamics.output / "MD_dump").write_text("".join(earlier + own))
     assert_step(read_abacus(dynamics.run, 1), real, 1)
 
 
