@@ -47,11 +47,14 @@ def text_steps(data: mmap.mmap | bytes) -> Iterator[tuple[int, int]]:
             if found is None:
                 raise ValueError(f"has no number after '{NEW_MARK.decode()}'")
             yield max(int(found.group(1)) - 1, 0), place
+            continue
+        before = max(place - LONGEST_STEP_LINE, 0)
+        line = OLD_STEP.search(data[before:place])
+        if line is None:
+            yield 0, place
         else:
-            before = max(place - LONGEST_STEP_LINE, 0)
-            line = OLD_STEP.search(data[before:place])
-            first = int(line.group(1) is not None) if line else 0  # IONIC_STEP counts from 1
-            yield (max(int(line.group(2)) - first, 0), before + line.start()) if line else (0, place)
+            first = 0 if line.group(1) is None else 1  # IONIC_STEP counts from 1
+            yield max(int(line.group(2)) - first, 0), before + line.start()
 
 
 def parse_text(text: bytes, components: int) -> list[CellMatrices]:

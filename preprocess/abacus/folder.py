@@ -15,13 +15,18 @@ from deeph_tracegrad.preprocess.abacus.input_file import read_input
 # either all into one file, or one file a step, with <step>_ in front or g<step> within; which counts from 0 and which
 # from 1 depends on the version, so that the number is taken from inside the file.
 NAMES = {
-    "H": (r"data-HR-sparse_SPIN{old}\.csr", r"hrs{new}(g\d+)?_nao\.(csr|dat)"),
-    "S": (r"data-SR-sparse_SPIN0\.csr", r"srs1(g\d+)?_nao\.csr", r"sr(g\d+)?_nao\.(csr|dat)", r"SR\.csr"),
-    "DM": (r"data-DMR-sparse_SPIN{old}\.csr", r"dmrs{new}(g\d+)?_nao\.csr"),
-    "r": (r"data-rR-sparse\.csr", r"rr(g\d+)?\.csr"),
+    "H": (r"data-HR-sparse_SPIN{old}\.csr", r"hrs{new}(?P<within>g\d{{1,9}})?_nao\.(csr|dat)"),
+    "S": (
+        r"data-SR-sparse_SPIN0\.csr",
+        r"srs1(?P<within>g\d{{1,9}})?_nao\.csr",
+        r"sr(?P<within>g\d{{1,9}})?_nao\.(csr|dat)",
+        r"SR\.csr",
+    ),
+    "DM": (r"data-DMR-sparse_SPIN{old}\.csr", r"dmrs{new}(?P<within>g\d{{1,9}})?_nao\.csr"),
+    "r": (r"data-rR-sparse\.csr", r"rr(?P<within>g\d{{1,9}})?\.csr"),
 }
 ARCHIVE_NAMES = ("*_nao.npz", "output_*.npz")
-STEP_BEFORE_NAME = r"(\d+_)?"
+STEP_BEFORE_NAME = r"(?P<before>\d{1,9}_)?"
 STEP_FOLDER = "matrix"
 STEP_PATH = re.compile(r"step_(\d{1,9})")
 LOG_NAMES = ("running_scf.log", "running_get_S.log", "running_get_s.log")
@@ -44,15 +49,20 @@ class RunFolder:
             step: counted from 0; by default the last one.
 
         Raises:
-            ReadError: two files have it, or one is none of ABACUS' matrix files.
+            ReadError: two files have it, one is none of ABACUS' matrix files, or H or S is there of other steps only.
         """
-        found, damaged = self._steps(matrix, spin)
+        found, damaged = self._steps(matrix, spin, step)
         paths = found.get(max(found) if step is None else step, []) if found else []
         if len(paths) > 1:
             raise _ambiguous(self.output, *paths[:2])
-        if not paths and damaged:
+        if paths:
+            return paths[0]
+        if damaged:
             raise damaged[0]
-        return paths[0] if paths else None
+        if step is not None and matrix in "HS" and (others := sorted(self._steps(matrix, spin)[0])):
+            listed = ", ".join(map(str, others[:8])) + (", ..." if len(others) > 8 else "")
+            raise ReadError(self.output, f"has no {matrix}(R) of step {step}; it has that of the steps {listed}")
+        return None
 
     @cached_property
     def steps(self) -> tuple[int, ...]:
@@ -100,11 +110,11 @@ class RunFolder:
         """Whether matrices were written in the form that is not read."""
         return any(found for name in ARCHIVE_NAMES for found in self.output.glob(name))
 
-    def _steps(self, matrix: str, spin: int) -> tuple[dict[int, list[Path]], list[ReadError]]:
-        """The files that hold each step, and what is wrong with those that tell none."""
+    def _steps(self, matrix: str, spin: int, step: int | None = None) -> tuple[dict[int, list[Path]], list[ReadError]]:
+        """The files that hold each step, and what is wrong with those that tell none; of all, or of one step."""
         found: dict[int, list[Path]] = {}
         damaged = []
-        for path in self._files(matrix, spin):
+        for path in self._files(matrix, spin, step):
             try:
                 for number in {section.step for section in sections(path, matrix)}:
                     found.setdefault(number, []).append(path)
@@ -112,19 +122,25 @@ class RunFolder:
                 damaged.append(error)
         return found, damaged
 
-    def _files(self, matrix: str, spin: int) -> list[Path]:
-        """Every file named like this matrix, in one version's way.
+    def _files(self, matrix: str, spin: int, step: int | None = None) -> list[Path]:
+        """Every file named like this matrix, in one version's way, without those named after other steps.
 
         Of S, which nearly each version names otherwise, those with the first name that is there; early versions of
         get_S wrote it beside the input.
         """
         names = [name.format(old=spin, new=spin + 1) for name in NAMES[matrix]]
-        found = [own for name in names if (own := _named(name, [self.output, self.output / STEP_FOLDER]))]
+        found = [own for name in names if (own := _named(name, self._outputs, step))]
         if matrix == "S":
-            found += [own for name in names if (own := _named(name, [self.inputs]))]
+            found += [own for name in names if (own := _named(name, sorted(self.inputs.iterdir()), step))]
         elif len(found) > 1:
             raise _ambiguous(self.output, found[0][0], found[1][0])
         return found[0] if found else []
+
+    @cached_property
+    def _outputs(self) -> list[Path]:
+        """What is in the folders that matrices are written to."""
+        folders = [self.output, self.output / STEP_FOLDER]
+        return [path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir())]
 
 
 def outputs(folder: Path) -> list[Path]:
@@ -164,10 +180,18 @@ def split_step(path: Path) -> tuple[Path, int | None]:
     return (path.parent, int(found.group(1))) if found else (path, None)
 
 
-def _named(name: str, folders: Sequence[Path]) -> list[Path]:
-    """The files in these folders with this name, that of any step, sorted."""
+def _named(name: str, paths: Sequence[Path], step: int | None) -> list[Path]:
+    """Those with this name, that of any step or of the one given."""
     pattern = re.compile(STEP_BEFORE_NAME + name)
-    return [path for own in folders if own.is_dir() for path in sorted(own.iterdir()) if pattern.fullmatch(path.name)]
+    found = [(path, names) for path in paths if (names := pattern.fullmatch(path.name))]
+    wanted = (None, step, step if step is None else step + 1)
+    return [path for path, names in found if step is None or _number(names) in wanted]
+
+
+def _number(names: re.Match[str]) -> int | None:
+    """The number of a step in a file's name, which counts from 0 or from 1."""
+    digits = [word.strip("g_") for word in names.groupdict().values() if word]
+    return int(digits[0]) if digits else None
 
 
 def _ambiguous(folder: Path, one: Path, other: Path) -> ReadError:

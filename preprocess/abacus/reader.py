@@ -102,16 +102,12 @@ def read_abacus(path: Path, step: int | None = None, also: Collection[str] = ())
 def _open(path: Path, step: int | None) -> _Run:
     folder = locate(path)
     remarks = []
-    steps = folder.steps
-    if step is not None and step not in steps:
-        listed = ", ".join(map(str, steps[:8])) + (", ..." if len(steps) > 8 else "")
-        raise ReadError(
-            path, f"has no matrices of an ionic step {step}; those that it has are {listed or 'of no step'}"
-        )
-    if step is None and len(steps) > 1:
-        remarks.append(f"of {len(steps)} ionic steps the last was read; {step_path(path, steps[0])} names the first")
-    if step is None and steps:
+    if step is None and (steps := folder.steps):
         step = steps[-1]
+        if len(steps) > 1:
+            remarks.append(
+                f"of {len(steps)} ionic steps the last was read; {step_path(path, steps[0])} names the first"
+            )
     log = read_log(folder.log)
     nspin = str(log.nspin) if log.nspin is not None else folder.parameters.get("nspin", "1")
     if not nspin.isdecimal() or int(nspin) not in SPIN_MODES:

@@ -37,7 +37,7 @@ def geometry_of_step(folder: RunFolder, log: Log, step: int, header: Geometry | 
     """
     told, written = log.at(step), list(_written(folder, log, step))
     dynamics = folder.calculation == "md"
-    # Whether STRU_ION*_D counts as here is told by the lattice that the log prints.
+    # Should a version count STRU_ION*_D otherwise, the lattice that the log prints is another one.
     reliable = [own for own in written if dynamics or (told.lattice is not None and own.same_lattice(told.lattice))]
     tables = [] if told.geometry is None else [told.geometry]
     files_and_tables = reliable + tables if dynamics else tables + reliable

@@ -170,7 +170,7 @@ def test_the_only_step_needs_no_number(relaxation, real):
     assert material.fermi_level == FERMI[2]
     expected = fractional(2) @ real.structure.lattice.matrix
     np.testing.assert_allclose(material.structure.cart_coords, expected, atol=1e-9)
-    with pytest.raises(ReadError, match="no matrices of an ionic step 1; those that it has are 2"):
+    with pytest.raises(ReadError, match=r"has no S\(R\) of step 1; it has that of the steps 2"):
         read_abacus(relaxation.run, 1)
 
 
@@ -331,6 +331,14 @@ def test_an_empty_file_of_an_interrupted_run_costs_no_other(dynamics, capfd):
     assert [run.step for run in find_runs([str(dynamics.run)])] == [0, 1, 2]
     assert f"3_{H_NAME}: is empty" in capfd.readouterr().err
     assert read_abacus(dynamics.run, 1).hamiltonian
+
+
+def test_a_step_whose_hamiltonian_is_missing_is_refused(dynamics):
+    dynamics.one_file_a_step()
+    (dynamics.output / "matrix" / f"1_{H_NAME}").unlink()
+    assert [run.step for run in find_runs([str(dynamics.run)])] == [0, 2]
+    with pytest.raises(ReadError, match=r"has no H\(R\) of step 1; it has that of the steps 0, 2"):
+        read_abacus(dynamics.run, 1)
 
 
 def test_two_files_with_the_same_step_are_refused(dynamics):
