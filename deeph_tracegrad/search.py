@@ -61,7 +61,7 @@ def entries(folder: Path) -> list[Path]:
         ReadError: it cannot be listed.
     """
     try:
-        return sorted(folder.iterdir(), key=lambda entry: _natural(entry.name))
+        return sorted(folder.iterdir(), key=lambda entry: natural(entry.name))
     except OSError as error:
         raise ReadError(folder, f"cannot be listed: {error.strerror or error}") from error
 
@@ -73,11 +73,17 @@ def what_stands_at(path: Path) -> str:
     if not path.exists():
         return "it does not exist. "
     if not path.is_dir():
-        return "it is a file; name the folder. "
+        return "it is a file; name the folder of the run (predict takes structure files with --basis-dir). "
     names = [entry.name for entry in entries(path)]
     if not names:
         return "it is empty. "
     return f"it holds {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}. "
+
+
+def natural(name: str) -> list[tuple[bool, int, str]]:
+    """A key that sorts run2 before run10."""
+    parts = re.split(r"(\d+)", name)
+    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
 
 
 def _matches(pattern: str, accepts: Accepts) -> Iterator[Found]:
@@ -87,14 +93,14 @@ def _matches(pattern: str, accepts: Accepts) -> Iterator[Found]:
         return
     fixed = next(place for place, part in enumerate(path.parts) if WILDCARDS.search(part))
     base = Path(*path.parts[:fixed])
-    for match in sorted(glob.glob(pattern, recursive=True), key=_natural):  # noqa: PTH207  Path.glob refuses absolute ones
+    for match in sorted(glob.glob(pattern, recursive=True), key=natural):  # noqa: PTH207  Path.glob refuses absolute ones
         yield from _below(Path(match), base, accepts, set(), named=True)
 
 
 def _below(path: Path, base: Path, accepts: Accepts, seen: set[Path], *, named: bool) -> Iterator[Found]:
     """The path, if it is wanted, or else what is wanted below it. seen: where links must not lead again."""
     try:
-        if path.resolve() in seen or not path.exists():
+        if path.resolve() in seen:
             return
         seen.add(path.resolve())
         wanted = accepts(path, named)
@@ -110,9 +116,3 @@ def _below(path: Path, base: Path, accepts: Accepts, seen: set[Path], *, named: 
     for entry in inside:
         if not entry.name.startswith("."):
             yield from _below(entry, base, accepts, seen, named=False)
-
-
-def _natural(name: str) -> list[tuple[bool, int, str]]:
-    """A key that sorts run2 before run10."""
-    parts = re.split(r"(\d+)", name)
-    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]

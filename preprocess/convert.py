@@ -74,7 +74,7 @@ def _check_destination(source: Path, destination: Path, replaceable: set[str]) -
     """Refuse to replace anything but an earlier conversion."""
     if destination.exists() and not destination.is_dir():
         raise ReadError(destination, "is a file; give the name of a folder to write")
-    if destination.exists() and destination.samefile(source):
+    if destination.resolve() == source.resolve():
         raise ReadError(destination, "is the run itself; give another folder to write")
     others = sorted({child.name for child in destination.iterdir()} - replaceable) if destination.is_dir() else []
     if others:

@@ -43,4 +43,8 @@ def find_structures(patterns: Sequence[str]) -> list[StructureFile]:
 
 
 def _is_structure(path: Path, named: bool) -> bool:
-    return not path.is_dir() and (named or any(fnmatch(path.name.lower(), pattern) for pattern in SOUGHT))
+    return (
+        path.exists()
+        and not path.is_dir()
+        and (named or any(fnmatch(path.name.lower(), pattern) for pattern in SOUGHT))
+    )

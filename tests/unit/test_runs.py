@@ -122,7 +122,7 @@ def test_links_are_followed_once(tmp_path):
     ("pattern", "reason"),
     [
         ("nowhere", "does not exist"),
-        ("*.none", "no folder that it matches"),
+        ("*.none", "nothing that it matches"),
         ("empty", "it is empty"),
         ("notes", "holds todo.txt"),
     ],
@@ -154,14 +154,14 @@ def test_reading_what_is_no_run(tmp_path):
 def test_a_folder_that_cannot_be_listed_costs_no_other(tmp_path, monkeypatch, capfd):
     make(tmp_path / "run", "openmx")
     (tmp_path / "lost+found").mkdir()
-    listed = runs._entries
+    listed = runs.entries
 
     def refusing(folder):
         if folder.name == "lost+found":
             raise ReadError(folder, "cannot be listed: Permission denied")
         return listed(folder)
 
-    monkeypatch.setattr(runs, "_entries", refusing)
+    monkeypatch.setattr(runs, "entries", refusing)
     assert labels([tmp_path]) == ["run"]
     assert f"skipped {tmp_path / 'lost+found'}: cannot be listed" in capfd.readouterr().err
     with pytest.raises(ReadError, match="cannot be listed"):
