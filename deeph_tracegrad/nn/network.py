@@ -144,14 +144,18 @@ class HamiltonianNetwork(nn.Module):
             vectors, frames, index = vectors[order], frames[order], index[:, order]
             envelope = None if envelope is None else envelope[order]
         length = torch.linalg.vector_norm(vectors, dim=1).to(self.dtype)
+        # both edges of a bond have the same
+        distinct = torch.cat([torch.arange(graph.num_nodes, device=index.device), arrangement.bonds[0]])
         atom_graph = graph.batch if graph.get("batch") is not None else torch.zeros_like(graph.species)
         geometry = Geometry(
             atoms=graph.num_nodes,
             graphs=len(graph.cell),
             edge_index=index.contiguous(),
+            bonds=arrangement.bonds,
             rotations=EdgeRotations(frames, self._irreps, self.dtype),
-            radial=self.radial(length),
-            envelope=envelope,
+            radial=self.radial(length[distinct]),
+            envelope=None if envelope is None else envelope[distinct],
+            length_of=arrangement.length_of,
             atom_graph=atom_graph,
             edge_graph=atom_graph[index[0]],
             atom_kinds=arrangement.atoms,
