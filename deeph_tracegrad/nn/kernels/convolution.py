@@ -109,7 +109,7 @@ class ConvolutionKernel:
 
 
 def _half_turn(irrep: Irrep, order: int) -> int:
-    """The sign of an irrep's channels in the other frame of a bond; see convolution.cpp."""
+    """The sign of an irrep's channels in the other frame of a bond; see bonds.hpp."""
     turned = not irrep.natural and order > 0
     return -1 if (irrep.degree + turned) % 2 else 1
 

@@ -92,6 +92,19 @@ def test_kernels_are_the_torch_code_for_other_settings(settings, torch_only):
     assert_alike(ours, results(network, graph), TOLERANCE[torch.float64])
 
 
+@pytest.mark.parametrize("compiled", [True, False])
+def test_the_order_of_the_edges_does_not_matter(compiled, torch_only):
+    network, graph = case(SpinMode.NONE, torch.float64, trunk=BOTH)
+    if not compiled:
+        torch_only()
+    order = torch.randperm(graph.num_edges)
+    shuffled = graph.clone()
+    for name in ("edge_index", "edge_shift", "edge_vec", "edge_frame"):
+        shuffled[name] = graph[name].index_select(graph.__cat_dim__(name, None), order)
+    shuffled.reverse_edge = torch.argsort(order)[graph.reverse_edge[order]]
+    assert_alike([network(shuffled).coefficients], [network(graph).coefficients[order]], 1e-12)
+
+
 def test_threads_change_nothing_but_rounding(threads):
     network, graph = case(SpinMode.NONE, torch.float64, trunk=BOTH)
     threads(1)

@@ -10,12 +10,13 @@ struct PathGroup {
   const int64_t* on_site;  // the same for on-site edges; -1 without a path l2 = 0
   const int64_t* stride;   // for each |m|: from one row of the matrix to the next
   const int64_t* apart;    // for each |m|: from the first copy's block to the second's, the other atom's
-  const int64_t* sign;     // for each |m|: of these channels in a bond's other frame; see convolution.cpp
+  const int64_t* sign;     // for each |m|: of these channels in a bond's other frame; see bonds.hpp
 
   explicit PathGroup(Plan& plan)
       : rows(plan.number()), columns(plan.number()), paths(plan.number()), copies(plan.number()),
         weights(plan.number()), scales(plan.number()), orders(plan.number()), coefficients(plan.number()),
-        bond(plan.numbers(orders)), on_site(plan.numbers(orders)), stride(plan.numbers(orders)), apart(plan.numbers(orders)), sign(plan.numbers(orders)) {}
+        bond(plan.numbers(orders)), on_site(plan.numbers(orders)), stride(plan.numbers(orders)),
+        apart(plan.numbers(orders)), sign(plan.numbers(orders)) {}
 };
 
 // table: for each group (|m|, p) coefficients, then the one of the path l2 = 0 on on-site edges.
