@@ -195,7 +195,7 @@ def predict(
         read_structure = reader_of_structures(basis_dir, parse_labels(basis or []))
         failures = predict_hamiltonians(checkpoint, find_structures(inputs), read_structure, out, device)
     else:
-        failures = predict_hamiltonians(checkpoint, find_runs(inputs), lambda run, _: read_material(run), out, device)
+        failures = predict_hamiltonians(checkpoint, find_runs(inputs), lambda run, *_: read_material(run), out, device)
     if failures:
         raise typer.Exit(EXIT_SOME_FAILED)
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+
 if TYPE_CHECKING:
     from mpi4py.MPI import Intracomm
 
@@ -55,6 +57,14 @@ class World:
     def gather(self, value: Any) -> list[Any]:
         """Every rank's value in rank order, on every rank."""
         return [value] if self.communicator is None else self.communicator.allgather(value)
+
+    def summed(self, values: np.ndarray) -> np.ndarray:
+        """The sum of an array over the ranks, on every rank."""
+        if self.communicator is None:
+            return values
+        result = np.empty_like(values)
+        self.communicator.Allreduce(np.ascontiguousarray(values), result)
+        return result
 
     def barrier(self) -> None:
         """Wait for all ranks."""

@@ -18,10 +18,12 @@ from deeph_tracegrad.edges import edge_pairs
 from deeph_tracegrad.errors import Failure, MismatchError, ReadError, TracegradError
 from deeph_tracegrad.graph import build_graph
 from deeph_tracegrad.inference.overlap import material_of
+from deeph_tracegrad.inference.parts import PART_EDGES, hamiltonian_in_parts
+from deeph_tracegrad.integrals.matrices import ALONE
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.nn.network import HamiltonianNetwork
 from deeph_tracegrad.orbitals import Basis, SpinMode
-from deeph_tracegrad.parallel import world
+from deeph_tracegrad.parallel import World, world
 from deeph_tracegrad.structures.files import StructureFile
 from deeph_tracegrad.training.checkpoint import Checkpoint, load_checkpoint
 
@@ -44,16 +46,16 @@ AnySource = TypeVar("AnySource", bound=Source)
 def predict(
     checkpoint: Path,
     sources: Sequence[AnySource],
-    read: Callable[[AnySource, Basis], Material],
+    read: Callable[[AnySource, Basis, World], Material],
     out: Path,
     device: str,
 ) -> list[Failure]:
     """Write a DeepH folder with overlap and predicted Hamiltonian for each source, `out`/label.
 
     A source that fails is reported and left out. Where one has a Hamiltonian of its own, the error against it is
-    printed. Under mpirun the ranks share the sources.
+    printed. Under mpirun the ranks share the sources; where there are fewer sources, all work on one after the other.
 
-    read: from a source and the network's basis to a material with an overlap.
+    read: from a source, the network's basis and the ranks that share it to a material with an overlap.
 
     Raises:
         ReadError: the checkpoint cannot be read.
@@ -65,29 +67,36 @@ def predict(
     network = trained.network(target)
     say(f"{checkpoint}: {trained.basis.describe()}, spin {trained.spin}; predicting on {device_name(target)}")
     failures = []
-    for source in world().share(sources):
+    together = len(sources) < world().size
+    team = world() if together else ALONE
+    for source in sources if together else world().share(sources):
         try:
-            material = read(source, trained.basis)
+            material = read(source, trained.basis, team)
             destination = _destination(source, out)
             start = time.perf_counter()
-            predicted = predict_material(material, trained, network)
+            predicted = predict_material(material, trained, network, team)
             seconds = time.perf_counter() - start
         except TracegradError as error:
-            failures.append(Failure.of(source.path, error))
-            warn(f"skipped {source.path}: {failures[-1].reason}")
+            if team.is_main:
+                failures.append(Failure.of(source.path, error))
+                warn(f"skipped {source.path}: {failures[-1].reason}")
             continue
-        write_deeph(predicted, destination, hamiltonian_name=PREDICTION)
-        size = f"{count(len(material.elements), 'atom')}, {count(len(predicted.hamiltonian[0]), 'block')}"
-        line = [f"{source.label}: {size}, {seconds:.2f} s", *_comparison(material, predicted), str(destination)]
-        terminal.print("; ".join(line), markup=False)
+        if team.is_main:
+            write_deeph(predicted, destination, hamiltonian_name=PREDICTION)
+            size = f"{count(len(material.elements), 'atom')}, {count(len(predicted.hamiltonian[0]), 'block')}"
+            line = [f"{source.label}: {size}, {seconds:.2f} s", *_comparison(material, predicted), str(destination)]
+            terminal.print("; ".join(line), markup=False)
     return [failure for found in world().gather(failures) for failure in found]
 
 
-def reader_of_structures(basis_dir: Path, labels: Mapping[str, str]) -> Callable[[StructureFile, Basis], Material]:
+def reader_of_structures(
+    basis_dir: Path, labels: Mapping[str, str]
+) -> Callable[[StructureFile, Basis, World], Material]:
     """What reads a structure file and makes its overlap, with the network's bases where no other label is given."""
 
-    def read(structure: StructureFile, basis: Basis) -> Material:
-        return material_of(structure, basis_dir, {**{element: one.label for element, one in basis.items()}, **labels})
+    def read(structure: StructureFile, basis: Basis, ranks: World) -> Material:
+        known = {element: one.label for element, one in basis.items()}
+        return material_of(structure, basis_dir, {**known, **labels}, ranks)
 
     return read
 
@@ -101,12 +110,15 @@ def checkpoint_model(trained: Checkpoint) -> Callable[[Material], Material]:
     return partial(predict_material, trained=trained, network=trained.network(torch.device("cpu")).double())
 
 
-def predict_material(material: Material, trained: Checkpoint, network: HamiltonianNetwork) -> Material:
+def predict_material(
+    material: Material, trained: Checkpoint, network: HamiltonianNetwork, ranks: World = ALONE
+) -> Material:
     """The material with a predicted Hamiltonian, instead of any that it has.
 
-    Its blocks are on the atom pairs of the overlap, and on those that H reached in the training data.
+    Its blocks are on the atom pairs of the overlap, and on those that H reached in the training data. Fermi level,
+    convergence and hermiticity are left out: they belong to another Hamiltonian.
 
-    Fermi level, convergence and hermiticity are left out: they belong to another Hamiltonian.
+    ranks: share the work on this material; only the main one gets the Hamiltonian.
 
     Raises:
         MismatchError: the material has no overlap, or the network is not for its elements, basis or spin.
@@ -118,11 +130,13 @@ def predict_material(material: Material, trained: Checkpoint, network: Hamiltoni
     spinless = not material.hamiltonian and material.spin is SpinMode.NONE
     trained.require_fit(material.basis, trained.spin if spinless else material.spin, material.elements)
     unlabelled = material.with_hamiltonian(())
-    graph = build_graph(unlabelled, edge_pairs(unlabelled, trained.reach), trained.basis)
-    graph = graph.to(next(network.parameters()).device)
-    with torch.inference_mode(), enough_memory(f"{graph.num_edges} edges at once need a device with more"):
-        coefficients = network(graph).coefficients
-        hamiltonian = network.layout.blocks(coefficients, graph)
+    pairs = edge_pairs(unlabelled, trained.reach)
+    with torch.inference_mode(), enough_memory(f"{len(pairs)} edges need a device with more, or more ranks"):
+        if ranks.size > 1 or len(pairs) > PART_EDGES:
+            hamiltonian = hamiltonian_in_parts(network, unlabelled, pairs, ranks)
+        else:
+            graph = build_graph(unlabelled, pairs, trained.basis).to(next(network.parameters()).device)
+            hamiltonian = network.layout.blocks(network(graph).coefficients, graph)
     return replace(
         material,
         spin=trained.spin,

@@ -24,7 +24,7 @@ class Arrangement(NamedTuple):
 
     order: (E,) the edges in that order, place: (E,) its inverse; None where the graph has that order already.
     bonds: (2, B) in that order the edges of each bond, one in each direction.
-    length_of: (E,) where each edge's function of the length is among those of the N on-site edges and the B bonds.
+    length_of: (E,) where each edge's function of the length is among those of the on-site edges and the B bonds.
     atoms, edges: the rows of each species, and of each ordered species pair; None with one species.
     """
 
@@ -49,12 +49,12 @@ class Arrangement(NamedTuple):
         first = torch.nonzero(edges < reverse).squeeze(1)
         bonds = torch.stack([first, reverse[first]])
         length_of = edges.clone()
-        length_of[bonds] = graph.num_nodes + edges[: len(first)]
+        length_of[bonds] = len(edges) - 2 * len(first) + edges[: len(first)]
         pairs = graph.species[index[0]] * species + graph.species[index[1]]
-        return cls(order, place, bonds, length_of, _members(graph.species, species), _members(pairs, species**2))
+        return cls(order, place, bonds, length_of, members(graph.species, species), members(pairs, species**2))
 
 
-def _members(kinds: Tensor, count: int) -> Members | None:
+def members(kinds: Tensor, count: int) -> Members | None:
     """The rows of each kind; None where there is only one."""
     if count == 1:
         return None

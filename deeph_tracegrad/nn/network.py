@@ -99,7 +99,7 @@ class HamiltonianNetwork(nn.Module):
         arrangement = graph.get("arrangement") or Arrangement.of(graph, len(self.species))
         envelope = self.hamiltonian.envelope(graph)
         envelope = None if envelope is None else envelope.to(self.dtype)
-        geometry, length = self._geometry(graph, arrangement, envelope)
+        geometry, length = self.geometry(graph, arrangement, envelope)
         node = self.species.index_select(0, graph.species)
         edge = self.edge_embedding(length)
         invariants = []
@@ -133,7 +133,7 @@ class HamiltonianNetwork(nn.Module):
         z, edge = self.trace_modules[block](edge)
         return node, edge, z
 
-    def _geometry(
+    def geometry(
         self, graph: HamiltonianGraph, arrangement: Arrangement, envelope: Tensor | None
     ) -> tuple[Geometry, Tensor]:
         """What the updates share, for the edges in the network's order, and the edges' lengths (R,)."""
@@ -144,10 +144,12 @@ class HamiltonianNetwork(nn.Module):
             envelope = None if envelope is None else envelope[order]
         length = torch.linalg.vector_norm(vectors, dim=1).to(self.dtype)
         # both edges of a bond have the same
-        distinct = torch.cat([torch.arange(graph.num_nodes, device=index.device), arrangement.bonds[0]])
+        on_site = index.shape[1] - 2 * arrangement.bonds.shape[1]
+        distinct = torch.cat([torch.arange(on_site, device=index.device), arrangement.bonds[0]])
         atom_graph = graph.batch if graph.get("batch") is not None else torch.zeros_like(graph.species)
         geometry = Geometry(
             atoms=graph.num_nodes,
+            on_site=on_site,
             graphs=len(graph.cell),
             edge_index=index.contiguous(),
             bonds=arrangement.bonds,

@@ -52,6 +52,9 @@ class GraphNorm(Norm):
                 averages[start : start + count, means.position(irrep, 0, order)] = 1 / count
         super().__init__(layout, averages)
         self._means = means
+        scalars = [count for irrep, count in layout.groups.items() if irrep.degree == 0]
+        self.num_scalars = len(scalars)
+        self._split = [*scalars, layout.dim - sum(scalars)]
         self._kernel = NormKernel(layout, _EPSILON)
 
     def forward(
@@ -63,23 +66,32 @@ class GraphNorm(Norm):
         """
         if compiled(features):
             return self._kernel(features, self.weight, self.bias, skip, (graph_of, graphs, rotations))
-        averages = self.averages.to(features)
-        means = features @ averages
-        if rotations is not None:
-            means = rotations.out_of(means, self._means)
-        means = _mean_of_graph(means, graph_of, graphs)[graph_of]
+        means = _mean_of_graph(self.means(features, rotations), graph_of, graphs)[graph_of]
+        centred = self.centred(features, means, rotations)
+        squares = _mean_of_graph(self.squares(centred), graph_of, graphs)[graph_of]
+        return self.finished(self.scaled(centred, squares), skip)
+
+    def means(self, features: Tensor, rotations: EdgeRotations | None = None) -> Tensor:
+        """Each row's means over channels in global coordinates, (R, M)."""
+        means = features @ self.averages.to(features)
+        return means if rotations is None else rotations.out_of(means, self._means)
+
+    def centred(self, features: Tensor, means: Tensor, rotations: EdgeRotations | None = None) -> Tensor:
+        """The features less the means of each row's graph; means: (R, M), as `means` gives them."""
         if rotations is not None:
             means = rotations.into(means, self._means)
-        centred = features - means @ (averages > 0).to(features).T
-        scalars = [(irrep, count) for irrep, count in self.layout.groups.items() if irrep.degree == 0]
-        parts, start = [], 0
-        for _, count in scalars:
-            part = centred[:, start : start + count]
-            squared = _mean_of_graph(part.square().mean(dim=1, keepdim=True), graph_of, graphs)
-            size = (squared + _TINY).sqrt() + _EPSILON
-            parts.append(part / size[graph_of])
-            start += count
-        return self.finished(torch.cat([*parts, centred[:, start:]], dim=1), skip)
+        return features - means @ (self.averages > 0).to(features).T
+
+    def squares(self, centred: Tensor) -> Tensor:
+        """Each row's mean squares over the channels of the scalar irreps, (R, 1 or 2)."""
+        *scalars, rest = centred.split(self._split, dim=1)
+        return torch.cat([*(part.square().mean(dim=1, keepdim=True) for part in scalars), rest[:, :0]], dim=1)
+
+    def scaled(self, centred: Tensor, squares: Tensor) -> Tensor:
+        """The centred features, scalars by their size; squares: (R, 1 or 2), the mean of `squares` over the graph."""
+        *scalars, rest = centred.split(self._split, dim=1)
+        sizes = ((squares + _TINY).sqrt() + _EPSILON).split(1, dim=1)
+        return torch.cat([*(part / size for part, size in zip(scalars, sizes, strict=False)), rest], dim=1)
 
 
 class LocalNorm(Norm):

@@ -26,14 +26,16 @@ from deeph_tracegrad.nn.tensor_product import EdgeFrameProduct, reachable
 class Geometry:
     """What all updates of one forward pass share. The edges are on-site first, in the order of the atoms.
 
+    atoms: N, on_site: how many edges are; those of the first atoms, where a part of a crystal has not all of them.
     edge_index: (2, R). bonds: (2, B), the edges of each, one in each direction.
-    radial: (N + B, K), of the on-site edges and the bonds. envelope: (N + B, 1), what messages are multiplied by; None
-        for 1. length_of: (R,) where each edge's functions of the length are among these.
+    radial: (on_site + B, K), of the on-site edges and the bonds. envelope: (on_site + B, 1), what messages are
+        multiplied by; None for 1. length_of: (R,) where each edge's functions of the length are among these.
     atom_graph: (N,), edge_graph: (R,), the graph of each row; graphs: G.
     atom_kinds, edge_kinds: rows of each species, and of each ordered species pair; None with one species.
     """
 
     atoms: int
+    on_site: int
     graphs: int
     edge_index: Tensor
     bonds: Tensor
@@ -90,7 +92,7 @@ class EdgeConvolution(nn.Module):
         if compiled(node):
             return self._kernel(node, edge, weights, geometry, summed=summed)
         ends = geometry.rotations.gather_ends(node, self._node, geometry.edge_index)
-        messages = self.gate(self.product([ends, edge], geometry.atoms), weights.index_select(0, geometry.length_of))
+        messages = self.gate(self.product([ends, edge], geometry.on_site), weights.index_select(0, geometry.length_of))
         if not summed:
             return messages
         return geometry.rotations.scatter(messages, self.after, geometry.edge_index[0], geometry.atoms)
@@ -123,8 +125,12 @@ class NodeUpdate(Update):
     def forward(self, node: Tensor, edge: Tensor, geometry: Geometry) -> Tensor:
         """(N, F), (R, F) -> (N, F)."""
         total = self.convolution(self.before(node), edge, geometry, summed=True)
-        update = self.self_connection(node, geometry.atom_kinds, onto=self.after(total))
+        update = self.updated(node, total, geometry.atom_kinds)
         return self.norm(update, self.skip(node), geometry.atom_graph, geometry.graphs)
+
+    def updated(self, node: Tensor, total: Tensor, kinds: Members | None) -> Tensor:
+        """The new features before norm and skip, (N, F). total: (N, F), the sum of each atom's messages."""
+        return self.self_connection(node, kinds, onto=self.after(total))
 
 
 class EdgeUpdate(Update):
@@ -135,9 +141,13 @@ class EdgeUpdate(Update):
 
     def forward(self, node: Tensor, edge: Tensor, geometry: Geometry) -> Tensor:
         """(N, F), (R, F) -> (R, F)."""
-        update = self.after(self.convolution(node, self.before(edge), geometry, summed=False))
-        update = self.self_connection(edge, geometry.edge_kinds, onto=update)
+        update = self.updated(node, edge, geometry)
         return self.norm(update, self.skip(edge), geometry.edge_graph, geometry.graphs, geometry.rotations)
+
+    def updated(self, node: Tensor, edge: Tensor, geometry: Geometry) -> Tensor:
+        """The new features before norm and skip, (R, F)."""
+        update = self.after(self.convolution(node, self.before(edge), geometry, summed=False))
+        return self.self_connection(edge, geometry.edge_kinds, onto=update)
 
 
 def post_node_layout(node: Layout, edge: Layout, out: Layout, previous: Sequence[Layout], degree: int) -> Layout:

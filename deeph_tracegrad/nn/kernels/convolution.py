@@ -136,11 +136,19 @@ class _Convolution(torch.autograd.Function):
         edges = len(edge)
         kept = None
         if recorded and any(ctx.needs_input_grad):  # which weights say without gradients too
-            kept = node.new_empty(kernel("convolution_saved", dtype)(plans.convolution, geometry.atoms, edges))
+            kept = node.new_empty(kernel("convolution_saved", dtype)(plans.convolution, geometry.on_site, edges))
         out = node.new_zeros(geometry.atoms, after.dim) if summed else node.new_empty(edges, after.dim)
         inputs = (node, edge, geometry.edge_index, geometry.bonds, geometry.rotations.addresses, radial, matrices)
         kernel("convolution_forward", dtype)(
-            plans.convolution, *inputs, geometry.atoms, edges, kept, out, summed, torch.get_num_threads()
+            plans.convolution,
+            *inputs,
+            geometry.atoms,
+            geometry.on_site,
+            edges,
+            kept,
+            out,
+            summed,
+            torch.get_num_threads(),
         )
         if kept is not None:
             ctx.save_for_backward(node, edge, radial, weight, scale, matrices, kept)
@@ -164,6 +172,7 @@ class _Convolution(torch.autograd.Function):
             plans.convolution,
             *inputs,
             geometry.atoms,
+            geometry.on_site,
             len(edge),
             kept,
             gradient,

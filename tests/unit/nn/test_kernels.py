@@ -159,7 +159,7 @@ def test_activations_over_the_whole_range(dtype, torch_only):
     none, index = torch.zeros(4, dtype=torch.int64), torch.arange(4).expand(2, 4).contiguous()
     bonds, length_of = torch.empty(2, 0, dtype=torch.int64), torch.arange(4)
     radial = torch.ones(4, 3, dtype=dtype)
-    geometry = Geometry(4, 1, index, bonds, rotations, radial, None, length_of, none, none, None, None)
+    geometry = Geometry(4, 4, 1, index, bonds, rotations, radial, None, length_of, none, none, None, None)
     sizes = torch.tensor([1e-30, 1e-3, 1.0, 300.0], dtype=dtype)[:, None]
     node, edge = torch.zeros(4, 4, dtype=dtype), (torch.randn(4, 60) * sizes).to(dtype)
     ours = module(node, edge, geometry, summed=False)

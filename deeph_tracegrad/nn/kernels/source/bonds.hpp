@@ -62,12 +62,12 @@ struct Arguments {
   const int64_t *index, *bonds;  // (2, R), (2, B)
   const int64_t* rotations;
   const T *radial, *matrices;  // radial: of the atoms' edges on site, then of the bonds
-  int64_t atoms, edges;
+  int64_t atoms, on_site, edges;  // on_site: how many of the edges are
 
   int64_t edge_of(const Tile& tile, int64_t half, int64_t b) const {
-    return tile.on_site() ? tile.first + b : bonds[half * (edges - atoms) / 2 + tile.first + b];
+    return tile.on_site() ? tile.first + b : bonds[half * (edges - on_site) / 2 + tile.first + b];
   }
-  int64_t radial_row(const Tile& tile, int64_t b) const { return tile.first + b + (tile.on_site() ? 0 : atoms); }
+  int64_t radial_row(const Tile& tile, int64_t b) const { return tile.first + b + (tile.on_site() ? 0 : on_site); }
 };
 
 // The sign of a row m of the half turn, and that of a channel. The latter is (-1)^l of pseudo channels with m = 0, which

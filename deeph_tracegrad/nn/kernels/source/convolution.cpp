@@ -69,7 +69,7 @@ void forward(const Arguments<T>& a, T* saved, T* out, bool summed, int threads) 
   const auto end_starts = tile_starts<T>(plan.orders(), [&](int64_t m) { return plan.node.channels_of(m); });
   const auto edge_starts = tile_starts<T>(plan.orders(), [&](int64_t m) { return plan.edge.channels_of(m); });
   const auto starts = tile_starts<T>(plan.orders(), [&](int64_t m) { return plan.columns<T>(m); });
-  const std::vector<Tile> tiles = tiles_of(a.atoms, a.edges);
+  const std::vector<Tile> tiles = tiles_of(a.on_site, a.edges);
   const int64_t count = tiles.size(), size = plan.after.dim;
   const std::vector<T*> totals = one_each(summed ? a.atoms * size : 0, threads, out);
 #pragma omp parallel num_threads(threads)
@@ -149,7 +149,7 @@ void backward(const Arguments<T>& a, T* saved, const T* gradient, bool summed, T
       tile_starts<T>(plan.orders(), [&](int64_t m) { return padded<T>(plan.node.channels_of(m)); });
   const auto edge_starts = tile_starts<T>(plan.orders(), [&](int64_t m) { return plan.edge.channels_of(m); });
   const auto starts = tile_starts<T>(plan.orders(), [&](int64_t m) { return plan.columns<T>(m); });
-  const std::vector<Tile> tiles = tiles_of(a.atoms, a.edges);
+  const std::vector<Tile> tiles = tiles_of(a.on_site, a.edges);
   const int64_t count = tiles.size(), node_size = a.atoms * plan.node.dim;
 
   // [bond, on-site][atoms, atoms, edge][|m|]: the atoms' matrices of sums and of differences, and the edges'
@@ -237,29 +237,30 @@ extern "C" int64_t vector_bytes() { return kVectorBytes; }
 
 // Numbers that the forward pass keeps for the backward pass.
 #define DEFINE(T, NAME)                                                                                                 \
-  extern "C" int64_t convolution_saved_##NAME(const int64_t* numbers, int64_t atoms, int64_t edges) {                   \
+  extern "C" int64_t convolution_saved_##NAME(const int64_t* numbers, int64_t on_site, int64_t edges) {                 \
     Plan reader(numbers);                                                                                               \
     const Convolution plan(reader);                                                                                     \
-    return tiles_of(atoms, edges).size() *                                                                              \
+    return tiles_of(on_site, edges).size() *                                                                            \
            tile_starts<T>(plan.orders(), [&](int64_t m) { return plan.columns<T>(m); }).back();                         \
   }                                                                                                                     \
   extern "C" void convolution_forward_##NAME(const int64_t* numbers, const T* node, const T* edge, const int64_t* index, \
                                              const int64_t* bonds, const int64_t* rotations, const T* radial,           \
-                                             const T* matrices, int64_t atoms, int64_t edges, T* saved, T* out,         \
-                                             int64_t summed, int64_t threads) {                                         \
+                                             const T* matrices, int64_t atoms, int64_t on_site, int64_t edges,          \
+                                             T* saved, T* out, int64_t summed, int64_t threads) {                       \
     Plan reader(numbers);                                                                                               \
     const Convolution plan(reader);                                                                                     \
-    forward<T>({plan, node, edge, index, bonds, rotations, radial, matrices, atoms, edges}, saved, out, summed, threads); \
+    forward<T>({plan, node, edge, index, bonds, rotations, radial, matrices, atoms, on_site, edges}, saved, out,        \
+               summed, threads);                                                                                        \
   }                                                                                                                     \
   extern "C" void convolution_backward_##NAME(                                                                          \
       const int64_t* numbers, const T* node, const T* edge, const int64_t* index, const int64_t* bonds,                 \
-      const int64_t* rotations, const T* radial, const T* matrices, int64_t atoms, int64_t edges, T* saved,             \
-      const T* gradient, int64_t summed, T* node_gradient, T* edge_gradient, T* radial_gradient, T* matrices_gradient,  \
-      int64_t matrices_size, int64_t threads) {                                                                         \
+      const int64_t* rotations, const T* radial, const T* matrices, int64_t atoms, int64_t on_site, int64_t edges,      \
+      T* saved, const T* gradient, int64_t summed, T* node_gradient, T* edge_gradient, T* radial_gradient,              \
+      T* matrices_gradient, int64_t matrices_size, int64_t threads) {                                                   \
     Plan reader(numbers);                                                                                               \
     const Convolution plan(reader);                                                                                     \
-    backward<T>({plan, node, edge, index, bonds, rotations, radial, matrices, atoms, edges}, saved, gradient, summed,   \
-                node_gradient, edge_gradient, radial_gradient, matrices_gradient, matrices_size, threads);              \
+    backward<T>({plan, node, edge, index, bonds, rotations, radial, matrices, atoms, on_site, edges}, saved, gradient,  \
+                summed, node_gradient, edge_gradient, radial_gradient, matrices_gradient, matrices_size, threads);      \
   }
 DEFINE(float, float32)
 DEFINE(double, float64)
