@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.nn.functional import layer_norm
 
 from deeph_tracegrad.graph import HamiltonianGraph
+from deeph_tracegrad.nn.kernels.library import compiled
+from deeph_tracegrad.nn.kernels.squares import weighted_squares
 from deeph_tracegrad.nn.network import Prediction
 from deeph_tracegrad.targets import TargetLayout
 
@@ -24,7 +26,11 @@ NUM_SUMS = 4
 def error_sums(prediction: Prediction, graph: HamiltonianGraph, layout: TargetLayout) -> Tensor:
     """(4,) float64: squared error of H in eV², elements of H, absolute error of trace labels, trace labels."""
     mask = layout.edge_mask(graph)
-    squared = _WeightedSquares.apply(prediction.coefficients, graph.target, layout.square_weights(graph))
+    coefficients, weights = prediction.coefficients, layout.square_weights(graph)
+    if compiled(coefficients) and coefficients.dtype == graph.target.dtype:
+        squared = weighted_squares(coefficients, graph.target, weights)
+    else:
+        squared = _WeightedSquares.apply(coefficients, graph.target, weights)
     elements = (mask * layout.target_sizes).sum()
     deviation = labels = squared.new_zeros(())
     if prediction.traces is not None:

@@ -10,6 +10,7 @@ from deeph_tracegrad.graph import build_graph
 from deeph_tracegrad.nn.arrangement import Members
 from deeph_tracegrad.nn.channels import squared_norms
 from deeph_tracegrad.nn.kernels import convolution, library
+from deeph_tracegrad.nn.kernels.squares import weighted_squares
 from deeph_tracegrad.nn.layout import Irrep, Layout
 from deeph_tracegrad.nn.linear import IrrepLinear
 from deeph_tracegrad.nn.network import HamiltonianNetwork
@@ -166,6 +167,21 @@ def test_activations_over_the_whole_range(dtype, torch_only):
     torch_only()
     theirs = module(node, edge, geometry, summed=False)
     assert ((ours - theirs).abs() <= 1e3 * torch.finfo(dtype).eps * theirs.abs().amax(1, keepdim=True)).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("weight_rows", [1, 70])
+def test_weighted_squares(weight_rows, dtype, threads):
+    prediction, target = torch.randn(2, 70, 37, dtype=dtype).unbind()
+    weight = torch.rand(weight_rows, 37, dtype=dtype)
+    prediction.requires_grad_()
+    for count in (1, 3):
+        threads(count)
+        ours = weighted_squares(prediction, target, weight)
+        (gradient,) = torch.autograd.grad(3 * ours, prediction)
+        theirs = (weight * (prediction - target).square()).sum()
+        assert torch.allclose(ours, theirs)
+        assert torch.allclose(gradient, torch.autograd.grad(3 * theirs, prediction)[0])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
