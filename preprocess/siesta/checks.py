@@ -28,7 +28,9 @@ def check_geometry(source: NetcdfFile) -> None:
     if not abs(np.linalg.det(source.cell)) > MIN_VOLUME_BOHR3:
         raise ReadError(source.path, "the lattice vectors span no volume")
     atom = np.repeat(np.arange(len(source.species)), [species.num_orbitals for species in source.species])
-    pairs = np.unique(np.column_stack([source.cells, atom[source.rows], atom[source.columns]]), axis=0)
+    pairs = np.unique(
+        np.column_stack([source.cells[source.cell_numbers], atom[source.rows], atom[source.columns]]), axis=0
+    )
     vectors = source.positions[pairs[:, 4]] - source.positions[pairs[:, 3]] + pairs[:, :3] @ source.cell  # (E, 3)
     radii = np.array([species.reach for species in source.species])
     bridge = 2 * max(species.projector_reach for species in source.species)
