@@ -92,6 +92,13 @@ class BlockMatrix:
         i, j = self.pairs[pair, 3:]
         return self.entries[self.offsets[pair] : self.offsets[pair + 1]].reshape(self.sizes[i], self.sizes[j])
 
+    def diagonals(self) -> np.ndarray:
+        """The diagonals of the on-site blocks, one after the other."""
+        own = np.flatnonzero(on_site(self.pairs))
+        sizes = self.sizes[self.pairs[own, 3]]
+        steps = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        return self.entries[np.repeat(self.offsets[own], sizes) + steps * np.repeat(sizes + 1, sizes)]
+
     def with_entries(self, entries: np.ndarray) -> "BlockMatrix":
         """The same pattern with other values."""
         return replace(self, entries=entries)
@@ -196,6 +203,11 @@ def block_offsets(pairs: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Where each block begins in the flat entries, (E+1,) int64."""
     lengths = sizes[pairs[:, 3]] * sizes[pairs[:, 4]]
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+def on_site(pairs: np.ndarray) -> np.ndarray:
+    """Which pairs are an atom with itself, (E,) bool."""
+    return (pairs[:, :3] == 0).all(axis=1) & (pairs[:, 3] == pairs[:, 4])
 
 
 def reversed_pairs(pairs: np.ndarray) -> np.ndarray:
