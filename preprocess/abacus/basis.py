@@ -7,8 +7,9 @@ from deeph_tracegrad.errors import MismatchError, ReadError
 from deeph_tracegrad.integrals.orb import read_orb_header
 from deeph_tracegrad.orbitals import Basis, ElementBasis
 from deeph_tracegrad.preprocess.abacus.folder import RunFolder
-from deeph_tracegrad.preprocess.abacus.geometry import Geometry, element_of
+from deeph_tracegrad.preprocess.abacus.geometry import Geometry
 from deeph_tracegrad.preprocess.abacus.log import AtomType, Log
+from deeph_tracegrad.structures.labels import element_of
 
 
 def read_basis(folder: RunFolder, log: Log, geometry: Geometry) -> Basis:
@@ -26,7 +27,7 @@ def read_basis(folder: RunFolder, log: Log, geometry: Geometry) -> Basis:
     for kind in log.types:
         if not kind.count:
             continue
-        element = element_of(log.path, kind.label)
+        element = element_of(kind.label, log.path)
         basis = _label_basis(folder, log, kind, geometry.orbital_files.get(kind.label))
         if bases.setdefault(element, basis) != basis:
             known = bases[element]
