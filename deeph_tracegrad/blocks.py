@@ -45,28 +45,43 @@ class BlockMatrix:
 
     @classmethod
     def scattered(
-        cls, cells: np.ndarray, rows: np.ndarray, columns: np.ndarray, values: np.ndarray, sizes: np.ndarray
+        cls,
+        cells: np.ndarray,
+        cell: np.ndarray,
+        rows: np.ndarray,
+        columns: np.ndarray,
+        values: np.ndarray,
+        sizes: np.ndarray,
     ) -> "BlockMatrix":
         """From Z single entries: a dense block for each atom pair that has one, zero where none is given.
 
-        cells: (Z, 3) int, R of each entry. rows, columns: (Z,) int, counted through all atoms. values: (Z,).
+        cells: (nR, 3) int, each R once. cell: (Z,) int, where the R of each entry stands there.
+        rows, columns: (Z,) int, counted through all atoms. values: (Z,).
 
         Raises:
             MismatchError: an entry is given twice.
         """
-        starts = np.concatenate([[0], np.cumsum(sizes)])
         atom = np.repeat(np.arange(len(sizes)), sizes)
-        every = np.column_stack([cells, atom[rows], atom[columns]])
-        (keys,) = _pair_keys(every)
-        _, first, pair = np.unique(keys, return_index=True, return_inverse=True)
-        offsets = block_offsets(every[first], sizes)
-        inside = (rows - starts[every[:, 3]]) * sizes[every[:, 4]] + columns - starts[every[:, 4]]
-        places = offsets[pair] + inside
-        if len(np.unique(places)) < len(places):
+        keys = (cell * len(sizes) + atom[rows]) * len(sizes) + atom[columns]
+        # Entries of a row that belong to one pair follow each other in CSR, so that only the runs need sorting.
+        run_starts = np.flatnonzero(np.diff(keys, prepend=-1))
+        run_lengths = np.diff(run_starts, append=len(keys))
+        pair_keys, run_pairs = np.unique(keys[run_starts], return_inverse=True)
+        pair_cells, atoms = np.divmod(pair_keys, len(sizes) ** 2)
+        i, j = np.divmod(atoms, len(sizes))
+        pairs = np.column_stack([cells[pair_cells], i, j])
+        offsets, starts = block_offsets(pairs, sizes), np.cumsum(sizes) - sizes
+        origins = offsets[:-1] - starts[i] * sizes[j] - starts[j]  # where row 0 and column 0 would stand, (E,)
+        places = (
+            np.repeat(origins[run_pairs], run_lengths) + rows * np.repeat(sizes[j][run_pairs], run_lengths) + columns
+        )
+        given = np.zeros(offsets[-1], dtype=bool)
+        given[places] = True
+        if np.count_nonzero(given) < len(places):
             raise MismatchError("an element of the matrix is given twice")
         entries = np.zeros(offsets[-1], values.dtype)
         entries[places] = values
-        return cls.of(every[first], entries, sizes)
+        return cls.of(pairs, entries, sizes)
 
     def __len__(self) -> int:
         """Number of blocks."""
@@ -76,6 +91,13 @@ class BlockMatrix:
         """One block, (n_i, n_j)."""
         i, j = self.pairs[pair, 3:]
         return self.entries[self.offsets[pair] : self.offsets[pair + 1]].reshape(self.sizes[i], self.sizes[j])
+
+    def diagonals(self) -> np.ndarray:
+        """The diagonals of the on-site blocks, one after the other."""
+        own = np.flatnonzero(on_site(self.pairs))
+        sizes = self.sizes[self.pairs[own, 3]]
+        steps = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        return self.entries[np.repeat(self.offsets[own], sizes) + steps * np.repeat(sizes + 1, sizes)]
 
     def with_entries(self, entries: np.ndarray) -> "BlockMatrix":
         """The same pattern with other values."""
@@ -181,6 +203,11 @@ def block_offsets(pairs: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Where each block begins in the flat entries, (E+1,) int64."""
     lengths = sizes[pairs[:, 3]] * sizes[pairs[:, 4]]
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+def on_site(pairs: np.ndarray) -> np.ndarray:
+    """Which pairs are an atom with itself, (E,) bool."""
+    return (pairs[:, :3] == 0).all(axis=1) & (pairs[:, 3] == pairs[:, 4])
 
 
 def reversed_pairs(pairs: np.ndarray) -> np.ndarray:

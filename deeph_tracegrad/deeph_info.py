@@ -17,6 +17,7 @@ from pymatgen.core import Structure
 from deeph_tracegrad.errors import MismatchError, ReadError
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.orbitals import Basis, ElementBasis, SpinMode
+from deeph_tracegrad.text_tables import read_text
 
 OWN_KEY = "deeph_tracegrad"
 OWN_VERSION = 1
@@ -59,12 +60,9 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         ReadError: the file is missing or holds no JSON object.
     """
+    text = read_text(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ReadError(path, "the file is missing") from None
-    except OSError as error:
-        raise ReadError(path, f"cannot be opened: {error.strerror or error}") from error
+        content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ReadError(path, f"is not valid JSON ({error})") from error
     if not isinstance(content, dict):

@@ -15,7 +15,7 @@ from deeph_tracegrad.deeph_spin import join_spins, spin_channels, spin_mode
 from deeph_tracegrad.errors import MismatchError, ReadError
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.orbitals import SpinMode
-from deeph_tracegrad.position import position_violation
+from deeph_tracegrad.position import symmetrised_position
 
 # A matrix that is off by more, eV for H and Å for positions, is damaged or has its blocks under the wrong pairs.
 VIOLATION_LIMITS = {"overlap": 0.01, "hamiltonian": 1.0, "density": 0.01, "position": 0.01}
@@ -31,7 +31,7 @@ class StoredMatrices:
     """The matrices of a folder in the orbital order of the file; all Hermitian but the position matrices.
 
     files: name of the file of each matrix; violations: its largest |A - A†| before, eV for H; of the position matrices
-        as `position_violation` tells, Å.
+        as `symmetrised_position` tells, Å.
     """
 
     spin: SpinMode
@@ -160,8 +160,9 @@ def mended(path: Path, matrix: BlockMatrix, limit: float | None) -> tuple[BlockM
 
 
 def _position_violation(path: Path, position: tuple[BlockMatrix, ...], overlap: BlockMatrix, cell: np.ndarray) -> float:
+    """Of matrices that count from one origin: from atom i itself, the partner's would lie at -R·L, and m at R·L/2."""
     try:
-        violation = position_violation(position, overlap, cell)
+        _, violation = symmetrised_position(position, overlap, position[0].pairs[:, :3] @ cell / 2)
     except MismatchError as error:
         raise ReadError(path, str(error)) from error
     if violation > VIOLATION_LIMITS["position"]:

@@ -14,8 +14,6 @@ from deeph_tracegrad.text_tables import read_lines, read_numbers
 
 SMALLEST_VOLUME = 1e-3  # Å³, below which three vectors do not make a cell
 
-_KIND = re.compile(r"([A-Z][a-z]?)(?:[^A-Za-z].*)?")  # Fe, and with what tells kinds of iron apart: Fe1, Fe_up
-
 
 def read_poscar(path: Path | str) -> Structure:
     """Read a POSCAR with element symbols, in direct or Cartesian coordinates.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from pymatgen.core import Element
 
-from deeph_tracegrad.blocks import BlockMatrix, find_pairs, reversed_pairs
+from deeph_tracegrad.blocks import BlockMatrix, find_pairs, on_site, reversed_pairs
 from deeph_tracegrad.edges import edge_pairs
 from deeph_tracegrad.errors import MismatchError
 from deeph_tracegrad.frames import edge_frames
@@ -103,10 +103,10 @@ def block_dtype(spin: SpinMode) -> type:
 
 def _ordered(pairs: np.ndarray, num_atoms: int, label: str) -> np.ndarray:
     """The pairs, on-site first, then sorted by (i, j, R); checked for partners."""
-    onsite = (pairs[:, 3] == pairs[:, 4]) & (pairs[:, :3] == 0).all(axis=1)
-    if not np.array_equal(np.sort(pairs[onsite, 3]), np.arange(num_atoms)):
+    own = on_site(pairs)
+    if not np.array_equal(np.sort(pairs[own, 3]), np.arange(num_atoms)):
         raise MismatchError(f"{label} does not have exactly one on-site block for each of its {num_atoms} atoms")
-    order = np.lexsort((*pairs[:, [2, 1, 0, 4, 3]].T, ~onsite))
+    order = np.lexsort((*pairs[:, [2, 1, 0, 4, 3]].T, ~own))
     ordered = np.ascontiguousarray(pairs[order], dtype=np.int32)
     if (find_pairs(ordered, reversed_pairs(ordered)) < 0).any():
         raise MismatchError(f"{label} has a block (R, i, j) without its partner (-R, j, i)")

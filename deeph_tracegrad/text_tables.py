@@ -8,20 +8,26 @@ import numpy as np
 from deeph_tracegrad.errors import ReadError
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, errors: str = "strict") -> str:
     """The text of a file.
+
+    errors: what becomes of bytes that are not UTF-8, as for `bytes.decode`: "replace" where a program or its user
+        may have written a comment in another encoding.
 
     Raises:
         ReadError: the file is missing, cannot be opened, or is no text.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8", errors=errors)
     except FileNotFoundError:
         raise ReadError(path, "the file is missing") from None
     except OSError as error:
         raise ReadError(path, f"cannot be opened: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise ReadError(path, "is not a text file") from error
+    if "\0" in text:
+        raise ReadError(path, "is not a text file")
+    return text
 
 
 def read_lines(path: Path) -> list[str]:

@@ -18,6 +18,7 @@ from pymatgen.core.structure import Structure
 
 from deeph_tracegrad.errors import ConfigError, ReadError
 from deeph_tracegrad.inference.brillouin import automatic_corners
+from deeph_tracegrad.text_tables import read_text
 from deeph_tracegrad.units import OPENMX_BOHR_ANGSTROM
 
 GAMMA = {"G", "g", "GAMMA", "Gamma", "gamma", r"\Gamma", "Γ"}
@@ -140,10 +141,7 @@ def read_path(path: Path, lattice: Lattice, density: float) -> KPath:
     Raises:
         ReadError: the file holds no path.
     """
-    try:
-        lines = [line.split("#", 1)[0].strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ReadError(path, f"cannot be read as text: {error}") from error
+    lines = [line.split("#", 1)[0].strip() for line in read_text(path).splitlines()]
     block = _block(lines, "Band.kpath")
     try:
         if block is not None:

@@ -12,7 +12,7 @@ import numpy as np
 from pymatgen.core import Composition
 from scipy.linalg import eigvalsh
 
-from deeph_tracegrad.blocks import BlockMatrix, dense_at_k, union_pairs
+from deeph_tracegrad.blocks import BlockMatrix, dense_at_k, on_site, union_pairs
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.orbitals import Basis, SpinMode
 
@@ -120,12 +120,12 @@ def largest_channel(hamiltonian: Sequence[BlockMatrix]) -> BlockMatrix | None:
 
 def _matrix_figures(material: Material, matrix: BlockMatrix) -> MatrixFigures:
     longest = float(_distances(material, matrix).max(initial=0.0))
-    return MatrixFigures(len(matrix), longest, len(material.structure) - int(_on_site(matrix).sum()))
+    return MatrixFigures(len(matrix), longest, len(material.structure) - int(on_site(matrix.pairs).sum()))
 
 
 def _shortest(material: Material, matrices: Sequence[BlockMatrix]) -> float | None:
     """The shortest pair of two atoms, Å."""
-    bonds = [_distances(material, matrix)[~_on_site(matrix)] for matrix in matrices]
+    bonds = [_distances(material, matrix)[~on_site(matrix.pairs)] for matrix in matrices]
     shortest = min((float(lengths.min(initial=np.inf)) for lengths in bonds), default=np.inf)
     return shortest if np.isfinite(shortest) else None
 
@@ -180,7 +180,7 @@ def _on_site_traces(material: Material) -> dict[int, np.ndarray]:
     traces: dict[int, np.ndarray] = {}
     channels = material.hamiltonian
     for channel, matrix in enumerate(channels):
-        for place in np.flatnonzero(_on_site(matrix)):
+        for place in np.flatnonzero(on_site(matrix.pairs)):
             block, atom = matrix.block(int(place)), int(matrix.pairs[place, 3])
             spinor = traces.setdefault(atom, np.zeros((2, 2), dtype=complex))
             if material.spin is SpinMode.NONCOLLINEAR:
@@ -191,11 +191,6 @@ def _on_site_traces(material: Material) -> dict[int, np.ndarray]:
             else:
                 spinor += np.trace(block) / len(block) * np.eye(2)
     return traces
-
-
-def _on_site(matrix: BlockMatrix) -> np.ndarray:
-    """Which pairs are an atom with itself, (E,) bool."""
-    return (matrix.pairs[:, :3] == 0).all(axis=1) & (matrix.pairs[:, 3] == matrix.pairs[:, 4])
 
 
 def _distances(material: Material, matrix: BlockMatrix) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from pymatgen.core import Lattice, Structure
 
-from deeph_tracegrad.blocks import BlockMatrix, find_pairs
+from deeph_tracegrad.blocks import BlockMatrix, find_pairs, on_site
 from deeph_tracegrad.edges import Reach, edge_pairs, longest_edges, pairs_within
 from deeph_tracegrad.errors import MismatchError
 from deeph_tracegrad.graph import build_graph
@@ -123,8 +123,7 @@ def _at_cutoff(material: Material, cutoff: Reach | float) -> tuple[Material, Blo
         raise MismatchError(f"no cutoff is given for {', '.join(missing)}")
     crystal = _scaled(material, min((limits[name] / length for name, length in longest.items() if length), default=1.0))
     within = pairs_within(_scaled(crystal, 1 + _STEPS[0]).structure, limits)
-    on_site = (pairs[:, :3] == 0).all(axis=1) & (pairs[:, 3] == pairs[:, 4])
-    outside = material.overlap.on_pairs(pairs[on_site | (find_pairs(within, pairs) >= 0)])
+    outside = material.overlap.on_pairs(pairs[on_site(pairs) | (find_pairs(within, pairs) >= 0)])
     return crystal, outside.on_pairs(pairs), outside
 
 

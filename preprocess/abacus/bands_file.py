@@ -11,7 +11,8 @@ import numpy as np
 
 from deeph_tracegrad.errors import ReadError
 from deeph_tracegrad.preprocess.abacus.folder import locate
-from deeph_tracegrad.preprocess.abacus.text import numbers, read_text
+from deeph_tracegrad.preprocess.abacus.text import numbers
+from deeph_tracegrad.text_tables import read_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +44,7 @@ def read_abacus_bands(run_folder: Path) -> AbacusBands:
 
 
 def _read_kpoints(path: Path) -> np.ndarray:
-    text = read_text(path)
+    text = read_text(path, errors="replace")
     announced = re.search(r"nkstot now = (\d+)", text)
     rows = [
         line.split()
@@ -58,7 +59,7 @@ def _read_kpoints(path: Path) -> np.ndarray:
 
 
 def _read_energies(path: Path, k_points: int) -> np.ndarray:
-    text = read_text(path)
+    text = read_text(path, errors="replace")
     rows = [line.split() for line in text.splitlines() if line.strip()]
     if not text.endswith("\n"):
         raise ReadError(path, "ends within a line; the file is cut short")

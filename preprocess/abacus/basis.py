@@ -3,12 +3,13 @@
 from dataclasses import replace
 from pathlib import Path
 
-from deeph_tracegrad.errors import ReadError
+from deeph_tracegrad.errors import MismatchError, ReadError
+from deeph_tracegrad.integrals.orb import read_orb_header
 from deeph_tracegrad.orbitals import Basis, ElementBasis
 from deeph_tracegrad.preprocess.abacus.folder import RunFolder
-from deeph_tracegrad.preprocess.abacus.geometry import Geometry, element_of
+from deeph_tracegrad.preprocess.abacus.geometry import Geometry
 from deeph_tracegrad.preprocess.abacus.log import AtomType, Log
-from deeph_tracegrad.preprocess.abacus.orbital_file import element_basis, read_orbital_header
+from deeph_tracegrad.structures.labels import element_of
 
 
 def read_basis(folder: RunFolder, log: Log, geometry: Geometry) -> Basis:
@@ -26,7 +27,7 @@ def read_basis(folder: RunFolder, log: Log, geometry: Geometry) -> Basis:
     for kind in log.types:
         if not kind.count:
             continue
-        element = element_of(log.path, kind.label)
+        element = element_of(kind.label, log.path)
         basis = _label_basis(folder, log, kind, geometry.orbital_files.get(kind.label))
         if bases.setdefault(element, basis) != basis:
             known = bases[element]
@@ -45,9 +46,12 @@ def _label_basis(folder: RunFolder, log: Log, kind: AtomType, orbital_file: str 
         orbitals = inputs / folder.parameters.get("orbital_dir", ".")
         for path in (orbitals / orbital_file, inputs / Path(orbital_file).name):
             if path.is_file():
-                basis = read_orbital_header(path)
+                basis = read_orb_header(path)
                 if basis.shells != kind.shells:
                     raise ReadError(path, f"has other shells than {log.path} tells for {kind.label}")
                 return replace(basis, valence_electrons=electrons)
-    basis = element_basis(log.path, kind.shells, None, orbital_file and Path(orbital_file).name)
-    return replace(basis, valence_electrons=electrons)
+    label = orbital_file and Path(orbital_file).name
+    try:
+        return ElementBasis(kind.shells, label=label, valence_electrons=electrons)
+    except MismatchError as error:
+        raise ReadError(log.path, str(error)) from None

@@ -69,23 +69,7 @@ class CellMatrices:
 
         sizes: (N,) int64, rows of each atom.
         """
-        ends = np.cumsum(sizes)
-        atom = np.repeat(np.arange(len(sizes)), sizes)  # (M,)
-        inside = np.arange(ends[-1]) - np.repeat(ends - sizes, sizes)  # (M,) place in the atom's own rows
-        row_atom, column_atom = atom[self.row], atom[self.column]
-        key = (self.cell * len(sizes) + row_atom) * len(sizes) + column_atom
-        # Entries of a row that belong to one pair follow each other, so that only the runs need sorting.
-        run_starts = np.flatnonzero(np.diff(key, prepend=-1))
-        pair_keys, run_pairs = np.unique(key[run_starts], return_inverse=True)
-        pair = np.repeat(run_pairs, np.diff(run_starts, append=len(key)))  # (Z,)
-        cell, atoms = np.divmod(pair_keys, len(sizes) ** 2)
-        row_atoms, column_atoms = np.divmod(atoms, len(sizes))
-        pairs = np.concatenate([self.cells[cell], np.stack([row_atoms, column_atoms], axis=1)], axis=1)
-        blocks = BlockMatrix.of(
-            pairs, np.zeros(int(np.sum(sizes[row_atoms] * sizes[column_atoms])), dtype=self.values.dtype), sizes
-        )
-        blocks.entries[blocks.offsets[pair] + inside[self.row] * sizes[column_atom] + inside[self.column]] = self.values
-        return blocks
+        return BlockMatrix.scattered(self.cells, self.cell, self.row, self.column, self.values, sizes)
 
 
 def check_block(cell: Cell, count: int, dimension: int, seen: Collection[Cell]) -> None:

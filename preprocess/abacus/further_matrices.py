@@ -1,7 +1,4 @@
-"""The density and the position matrix of an ABACUS run, which are large and only read when asked for.
-
-Shape letters: N atoms, E atom pairs.
-"""
+"""The density and the position matrix of an ABACUS run, which are large and only read when asked for."""
 
 from pathlib import Path
 
@@ -12,8 +9,9 @@ from deeph_tracegrad.blocks import BlockMatrix, reversed_pairs, union_pairs
 from deeph_tracegrad.errors import ReadError
 from deeph_tracegrad.material import pair_vectors
 from deeph_tracegrad.orbitals import SpinMode
+from deeph_tracegrad.position import symmetrised_position
 from deeph_tracegrad.preprocess.abacus.cell_matrices import CellMatrices
-from deeph_tracegrad.preprocess.abacus.layout import Layout, symmetrised
+from deeph_tracegrad.preprocess.abacus.layout import Layout, require_hermitian
 from deeph_tracegrad.units import ABACUS_BOHR_ANGSTROM
 
 # Of the electrons; density matrices have five digits or more.
@@ -52,23 +50,15 @@ def position_matrix(
 
     components: x, y and z as in the file, in bohr. overlap: S, spinless.
 
-    Counted from the midpoint of its two atoms the matrix is Hermitian: <i0|r|jR> - (x_i + x_j + R)/2 S_ij(R) is what
-    (-R, j, i) has, transposed.
-
     Raises:
         ReadError: the matrix does not fit the basis, the overlap or the structure, or is damaged.
     """
     matrices = [layout.spinless(path, layout.blocks(path, matrix, "r")) for matrix in components]
     listed = union_pairs(overlap.pairs, *(matrix.pairs for matrix in matrices))
     pairs = union_pairs(listed, reversed_pairs(listed))
-    overlap = overlap.on_pairs(pairs)
+    entries = [matrix.on_pairs(pairs).entries * ABACUS_BOHR_ANGSTROM for matrix in matrices]
+    stored = [BlockMatrix.of(pairs, own, layout.orbitals) for own in entries]
     vectors = pair_vectors(structure.cart_coords, structure.lattice.matrix, pairs)
-    middle = structure.cart_coords[pairs[:, 3]] + vectors / 2  # (E, 3)
-    result, violations = [], []
-    for axis, matrix in enumerate(matrices):
-        moved = np.repeat(middle[:, axis], np.diff(overlap.offsets)) * overlap.entries
-        entries = matrix.on_pairs(pairs).entries * ABACUS_BOHR_ANGSTROM
-        centred, violation = symmetrised(path, overlap.with_entries(entries - moved), np.abs(entries).max(initial=0.0))
-        result.append(centred.with_entries(centred.entries + moved))
-        violations.append(violation)
-    return tuple(result), max(violations)
+    position, violation = symmetrised_position(stored, overlap, structure.cart_coords[pairs[:, 3]] + vectors / 2)
+    require_hermitian(path, violation, np.abs(entries).max(initial=0.0))
+    return position, violation

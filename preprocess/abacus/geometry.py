@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from pymatgen.core.periodic_table import Element
 
 from deeph_tracegrad.errors import ReadError
 from deeph_tracegrad.preprocess.abacus.text import numbers
@@ -94,21 +93,3 @@ def parse_csr_structure(path: Path, text: str) -> Geometry:
     if len(positions) != len(labels) or not labels or lines[7] != ["Direct"]:
         raise ReadError(path, f"its header announces {len(labels)} atoms and lists {len(positions)} positions")
     return Geometry(path, labels, spanning(path, lattice), positions)
-
-
-def element_of(path: Path, label: str) -> str:
-    """The element symbol that a label begins with.
-
-    Raises:
-        ReadError: there is none, or the label is that of a ghost atom.
-    """
-    if "empty" in label.lower():
-        raise ReadError(
-            path,
-            f"{label} is a ghost atom, orbitals without a nucleus; datasets, networks and the DeepH formats tell atoms "
-            "by their atomic numbers, and it has none; run ABACUS without it",
-        )
-    for symbol in (label[:2], label[:1]):
-        if Element.is_valid_symbol(symbol) and not label[len(symbol) : len(symbol) + 1].islower():
-            return symbol
-    raise ReadError(path, f"the label {label} begins with no element symbol")

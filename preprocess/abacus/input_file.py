@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from deeph_tracegrad.errors import ReadError
-from deeph_tracegrad.preprocess.abacus.text import bare_lines, read_text
+from deeph_tracegrad.preprocess.abacus.text import bare_lines
+from deeph_tracegrad.text_tables import read_text
 
 HEADING = "INPUT_PARAMETERS"
 
@@ -15,7 +16,7 @@ def read_input(path: Path) -> Mapping[str, str]:
     Raises:
         ReadError: the file cannot be read, or lacks its heading.
     """
-    lines = bare_lines(read_text(path))
+    lines = bare_lines(read_text(path, errors="replace"))
     if [HEADING] not in lines:
         raise ReadError(path, f"is no INPUT of ABACUS: the line {HEADING} is missing")
     parameters = lines[lines.index([HEADING]) + 1 :]

@@ -65,7 +65,7 @@ class Layout:
         Raises:
             ReadError: as `blocks`, or the matrix is not Hermitian.
         """
-        return symmetrised(path, self.blocks(path, matrix, kind))
+        return _symmetrised(path, self.blocks(path, matrix, kind))
 
     def overlap(self, path: Path, matrix: CellMatrices) -> tuple[BlockMatrix, float]:
         """S without spin, symmetrised; and the largest violation that it had.
@@ -73,7 +73,7 @@ class Layout:
         Raises:
             ReadError: as `hermitian`, or S depends on spin.
         """
-        return symmetrised(path, self.spinless(path, self.blocks(path, matrix, "S")))
+        return _symmetrised(path, self.spinless(path, self.blocks(path, matrix, "S")))
 
     def spinless(self, path: Path, blocks: BlockMatrix) -> BlockMatrix:
         """S or r without spin. A run with spinors writes them twice, for up and for down.
@@ -100,23 +100,25 @@ class Layout:
         return spinless
 
 
-def symmetrised(path: Path, blocks: BlockMatrix, largest: float | None = None) -> tuple[BlockMatrix, float]:
-    """(A + A†) / 2, and the largest |A - A†| before.
+def _symmetrised(path: Path, blocks: BlockMatrix) -> tuple[BlockMatrix, float]:
+    """(A + A†) / 2, and the largest |A - A†| before; raises as `require_hermitian`."""
+    symmetric, violation = blocks.symmetrised()
+    require_hermitian(path, violation, np.abs(blocks.entries).max(initial=0.0))
+    return symmetric, violation
 
-    largest: entry of what the file holds, by default that of the blocks.
+
+def require_hermitian(path: Path, violation: float, largest: float) -> None:
+    """Refuse a matrix that is off by more than rounding. largest: of its entries.
 
     Raises:
-        ReadError: it is not Hermitian beyond rounding.
+        ReadError: it is.
     """
-    largest = np.abs(blocks.entries).max(initial=0.0) if largest is None else largest
-    mended, violation = blocks.symmetrised()
     if not violation <= LARGEST_VIOLATION * largest:
         raise ReadError(
             path,
             f"is not Hermitian: A(R) and A(-R)† differ by {violation:.2g}, with entries up to {largest:.2g}; "
             "the file is damaged",
         )
-    return mended, violation
 
 
 def _spin_major(order: OrbitalOrder, components: int) -> OrbitalOrder:

@@ -18,7 +18,8 @@ import numpy as np
 
 from deeph_tracegrad.errors import ReadError
 from deeph_tracegrad.preprocess.abacus.geometry import Geometry, spanning
-from deeph_tracegrad.preprocess.abacus.text import numbers, read_text
+from deeph_tracegrad.preprocess.abacus.text import numbers
+from deeph_tracegrad.text_tables import read_text
 from deeph_tracegrad.units import ABACUS_BOHR_ANGSTROM
 
 # A number counts only with a blank after it: the last one of a log that was cut short may lack digits.
@@ -111,7 +112,7 @@ def read_log(path: Path) -> Log:
 # Without it each step of a long run would read the log of all.
 @lru_cache(maxsize=2)
 def _read_log(path: Path, size: int, modified: int) -> Log:  # noqa: ARG001  they tell a changed file
-    text = read_text(path)
+    text = read_text(path, errors="replace")
     types = tuple(_atom_type(path, part) for part in ATOM_TYPE.findall(text))
     if not types:
         raise ReadError(path, "lists no atom types; is it a complete running_*.log of ABACUS?")

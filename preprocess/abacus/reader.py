@@ -16,10 +16,11 @@ from deeph_tracegrad.preprocess.abacus.cell_matrices import CellMatrices
 from deeph_tracegrad.preprocess.abacus.csr import read_csr, read_position_csr, sections
 from deeph_tracegrad.preprocess.abacus.folder import RunFolder, locate, step_path
 from deeph_tracegrad.preprocess.abacus.further_matrices import density_matrix, position_matrix
-from deeph_tracegrad.preprocess.abacus.geometry import Geometry, element_of, parse_csr_structure
+from deeph_tracegrad.preprocess.abacus.geometry import Geometry, parse_csr_structure
 from deeph_tracegrad.preprocess.abacus.layout import Layout
 from deeph_tracegrad.preprocess.abacus.log import Log, read_log
 from deeph_tracegrad.preprocess.abacus.structure import geometry_of_input, geometry_of_step
+from deeph_tracegrad.structures.labels import element_of
 from deeph_tracegrad.units import ABACUS_BOHR_ANGSTROM, ABACUS_RYDBERG_EV
 
 SPIN_MODES = {1: SpinMode.NONE, 2: SpinMode.COLLINEAR, 4: SpinMode.NONCOLLINEAR}
@@ -64,7 +65,7 @@ def read_abacus(path: Path, step: int | None = None, matrices: Collection[str] =
         _check_extent(file, matrix, overlap)
         _check_whole(run, file, matrix)
     geometry = _geometry(run, overlap_path, overlap)
-    elements = [element_of(geometry.path, label) for label in geometry.labels]
+    elements = [element_of(label, geometry.path) for label in geometry.labels]
     basis = read_basis(run.folder, run.log, geometry)
     layout = Layout.of(basis, elements, run.spin)
     spinless, violation = layout.overlap(overlap_path, overlap)

@@ -8,7 +8,8 @@ import numpy as np
 from deeph_tracegrad.errors import ReadError
 from deeph_tracegrad.preprocess.abacus.geometry import Geometry, spanning
 from deeph_tracegrad.preprocess.abacus.lattices import NAMED_LATTICES
-from deeph_tracegrad.preprocess.abacus.text import bare_lines, numbers, read_text
+from deeph_tracegrad.preprocess.abacus.text import bare_lines, numbers
+from deeph_tracegrad.text_tables import read_text
 from deeph_tracegrad.units import ABACUS_BOHR_ANGSTROM
 
 KEYWORDS = (
@@ -64,7 +65,7 @@ def read_stru(path: Path, latname: str = "none") -> Geometry:
 def _sections(path: Path) -> dict[str, Lines]:
     sections: dict[str, Lines] = {}
     current: Lines | None = None
-    for words in bare_lines(read_text(path)):
+    for words in bare_lines(read_text(path, errors="replace")):
         if words[0] in KEYWORDS:
             current = sections.setdefault(words[0], [])
         elif current is not None:

@@ -1,4 +1,4 @@
-"""The small text files of an ABACUS run."""
+"""Words and numbers in the small text files of an ABACUS run."""
 
 import math
 import re
@@ -6,23 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deeph_tracegrad.errors import ReadError
-
-
-def read_text(path: Path) -> str:
-    """The whole file.
-
-    Raises:
-        ReadError: it cannot be opened, or is binary.
-    """
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise ReadError(path, "the file is missing") from None
-    except OSError as error:
-        raise ReadError(path, f"cannot be opened: {error.strerror or error}") from error
-    if b"\0" in content:
-        raise ReadError(path, "is not a text file")
-    return content.decode("utf-8", errors="replace")
 
 
 def bare_lines(text: str) -> list[list[str]]:

@@ -12,6 +12,7 @@ from pymatgen.core import Element
 from scipy.spatial import cKDTree
 
 from deeph_tracegrad.preprocess.figures import Figures
+from deeph_tracegrad.structures.checks import heights
 
 TOLERANCE = 1e-3  # Å that an atom may be off; in a step of molecular dynamics it moves several times that
 
@@ -46,9 +47,8 @@ def fingerprint(structure: Figures) -> np.ndarray:
     """
     cell = structure.cell
     edges = np.concatenate([cell, cell + np.roll(cell, 1, axis=0)])
-    spacings = 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)
     charges = np.array([Element(element).Z for element in structure.elements])
-    factors = charges / charges.sum() @ np.exp(2j * np.pi * structure.fractional) * spacings / (2 * np.pi)
+    factors = charges / charges.sum() @ np.exp(2j * np.pi * structure.fractional) * heights(cell) / (2 * np.pi)
     return np.concatenate([np.linalg.norm(edges, axis=1), factors.real, factors.imag])
 
 

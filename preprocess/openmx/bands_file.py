@@ -11,6 +11,7 @@ import numpy as np
 from deeph_tracegrad import units
 from deeph_tracegrad.errors import ReadError
 from deeph_tracegrad.preprocess.openmx.input_file import PathSegment, parse_path_segment
+from deeph_tracegrad.text_tables import read_text
 
 MAX_ENERGY_HARTREE = 1e4
 
@@ -38,11 +39,7 @@ def read_openmx_band(path: Path) -> OpenMXBands:
     Raises:
         ReadError: the file is missing, damaged, or of another kind.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ReadError(path, f"the file cannot be read as text: {error}") from error
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in read_text(path).splitlines() if line.strip()]
     try:
         num_bands, spin_switch = (int(word) for word in lines[0].split()[:2])
         fermi_level = float(lines[0].split()[2])

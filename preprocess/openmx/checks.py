@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from pymatgen.core import Lattice, Structure
 
-from deeph_tracegrad.blocks import BlockMatrix
+from deeph_tracegrad.blocks import BlockMatrix, on_site
 from deeph_tracegrad.errors import ReadError
 from deeph_tracegrad.material import pair_vectors
 from deeph_tracegrad.orbitals import Basis
@@ -48,7 +48,7 @@ def check_distances(path: Path, structure: Structure, basis: Basis, pairs: np.nd
     """Stored pairs are neither on top of each other nor farther apart than their orbitals reach."""
     vectors = pair_vectors(structure.cart_coords, structure.lattice.matrix, pairs)
     distances = np.linalg.norm(vectors, axis=1)
-    nearest = distances[~_own(pairs)].min(initial=np.inf)
+    nearest = distances[~on_site(pairs)].min(initial=np.inf)
     require(path, nearest > MIN_DISTANCE, f"two atoms are {nearest:.3g} Å apart")
     radii = np.array([basis[site.specie.symbol].cutoff_radius or np.inf for site in structure])
     beyond = distances - radii[pairs[:, 3]] - radii[pairs[:, 4]]
@@ -62,11 +62,7 @@ def check_distances(path: Path, structure: Structure, basis: Basis, pairs: np.nd
 def check_overlap(path: Path, overlap: BlockMatrix, violation: float) -> None:
     """S is symmetric, and its orbitals are about normalised."""
     require(path, violation <= MAX_OVERLAP_VIOLATION, f"S is off symmetry by {violation:.2g}")
-    own = np.flatnonzero(_own(overlap.pairs))
-    sizes = overlap.sizes[overlap.pairs[own, 3]]
-    steps = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    norms = overlap.entries[np.repeat(overlap.offsets[own], sizes) + steps * np.repeat(sizes + 1, sizes)]
-    worst = np.abs(norms - 1).max(initial=0)
+    worst = np.abs(overlap.diagonals() - 1).max(initial=0)
     require(path, worst < MAX_NORM_ERROR, f"the norm of an orbital is off 1 by {worst:.2g}")
     largest = np.abs(overlap.entries).max(initial=0)
     require(path, largest < 1 + MAX_NORM_ERROR, f"an overlap is as large as {largest:.3g}")
@@ -107,8 +103,3 @@ def check_places(scfout: ScfOut) -> None:
             f"an atom stands {moved:.3g} bohr beside its orbitals: OpenMX moved the atoms after it made the matrices, "
             "or the file is damaged; run OpenMX with `MD.Type Nomd` on the structure wanted",
         )
-
-
-def _own(pairs: np.ndarray) -> np.ndarray:
-    """Which pairs are an atom with itself, (E,) bool."""
-    return (pairs[:, 3] == pairs[:, 4]) & ~pairs[:, :3].any(axis=1)

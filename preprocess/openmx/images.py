@@ -15,7 +15,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
 from deeph_tracegrad.blocks import find_pairs
+from deeph_tracegrad.edges import onsite_pairs
 from deeph_tracegrad.errors import MismatchError
+from deeph_tracegrad.structures.checks import heights
 
 TOLERANCE = 1e-6  # Å; rounding may put a pair on either side of touching
 MIN_PLANE_DISTANCE = 0.1  # Å, of a real lattice
@@ -50,7 +52,7 @@ def find_images(structure: Structure, radii: np.ndarray, pairs: np.ndarray) -> n
 def _check_density(structure: Structure, radii: np.ndarray, num_pairs: int) -> None:
     """Refuse what would take far more pairs than are stored, before they are counted."""
     lattice = structure.lattice
-    if 2 * np.pi / max(lattice.reciprocal_lattice.abc) < MIN_PLANE_DISTANCE:
+    if heights(lattice.matrix).min() < MIN_PLANE_DISTANCE:
         raise MismatchError("the lattice planes are too close to be real")
     expected = len(radii) ** 2 / lattice.volume * 4 / 3 * np.pi * (2 * radii.min()) ** 3
     if expected > MAX_EXCESS * num_pairs:
@@ -62,10 +64,8 @@ def _check_density(structure: Structure, radii: np.ndarray, num_pairs: int) -> N
 def _touching(structure: Structure, radii: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """All pairs whose orbitals touch, (E, 5) int32, the atoms themselves first, and by how much in Å."""
     first, second, cell, length = structure.get_neighbor_list(2 * radii.max() + TOLERANCE)
-    atoms = np.arange(len(radii))
-    own = np.column_stack([np.zeros((len(atoms), 3)), atoms, atoms])
-    pairs = np.concatenate([own, np.column_stack([cell, first, second])]).astype(np.int32)
-    margin = radii[pairs[:, 3]] + radii[pairs[:, 4]] - np.concatenate([np.zeros(len(atoms)), length])
+    pairs = np.concatenate([onsite_pairs(len(radii)), np.column_stack([cell, first, second])]).astype(np.int32)
+    margin = radii[pairs[:, 3]] + radii[pairs[:, 4]] - np.concatenate([np.zeros(len(radii)), length])
     kept = margin > -TOLERANCE
     return pairs[kept], margin[kept]
 

@@ -13,6 +13,7 @@ from deeph_tracegrad import units
 from deeph_tracegrad.blocks import BlockMatrix
 from deeph_tracegrad.material import pair_vectors
 from deeph_tracegrad.orbitals import Basis, OrbitalConvention
+from deeph_tracegrad.position import symmetrised_position
 from deeph_tracegrad.preprocess.openmx.checks import check_matrix, check_overlap, require
 from deeph_tracegrad.preprocess.openmx.scfout import ScfOut
 
@@ -32,7 +33,7 @@ class Arrangement:
             ReadError: it cannot be an overlap.
         """
         require(self.path, (overlap.reverse >= 0).all(), "the partner (-R, j, i) of an atom pair is missing")
-        overlap, violation = self._symmetrised(overlap, 1)
+        overlap, violation = self.ordered(overlap).symmetrised()
         check_overlap(self.path, overlap, violation)
         return overlap, violation
 
@@ -41,22 +42,23 @@ class Arrangement:
     ) -> tuple[tuple[BlockMatrix, ...], float]:
         """The parts of another matrix in the project's order, Hermitian, and their largest violation before.
 
-        name: hamiltonian, density or position. components: rows of one orbital.
+        name: hamiltonian or density. components: rows of one orbital.
 
         Raises:
             ReadError: they cannot be such a matrix.
         """
-        arranged = [self._symmetrised(matrix, components) for matrix in matrices]
+        arranged = [self.ordered(matrix, components).symmetrised() for matrix in matrices]
         for matrix, violation in arranged:
             check_matrix(self.path, name, matrix, violation)
         return tuple(matrix for matrix, _ in arranged), max(violation for _, violation in arranged)
 
-    def _symmetrised(self, matrix: BlockMatrix, components: int) -> tuple[BlockMatrix, float]:
+    def ordered(self, matrix: BlockMatrix, components: int = 1) -> BlockMatrix:
+        """The matrix in the project's order. components: rows of one orbital."""
         orders = [
             basis.order(OrbitalConvention.OPENMX, OrbitalConvention.DEEPH).repeated(components)
             for basis in self.basis.bases
         ]
-        return matrix.reordered(orders, self.basis.species(self.elements)).symmetrised()
+        return matrix.reordered(orders, self.basis.species(self.elements))
 
 
 def hamiltonian_parts(scfout: ScfOut) -> list[BlockMatrix]:
@@ -100,31 +102,25 @@ def position_matrices(
 ) -> tuple[tuple[BlockMatrix, ...], float]:
     """<i|r|j> along x, y, z from the Cartesian origin, in Å and the project's order, and its largest violation before.
 
-    The file has <i|r - x_i|j>. Seen from the middle m_ij between the two atoms it is Hermitian,
-
-        <i|r - m_ij|j>(R) = <j|r - m_ji|i>(-R)^T,
-
-    up to the error of OpenMX's grid. The mean of both sides is taken, and m_ij S_ij added back.
+    The file has <i|r - x_i|j>, summed on OpenMX's grid.
 
     overlap: S as arranged.
+
+    Raises:
+        ReadError: they cannot be position matrices.
     """
-    half_bond = pair_vectors(scfout.positions, scfout.lattice, scfout.pairs) / 2
-    middle = (scfout.positions[scfout.pairs[:, 3]] + half_bond) * units.OPENMX_BOHR_ANGSTROM
-    lengths = np.diff(overlap.offsets)
-    centred = [
-        BlockMatrix.of(
-            scfout.pairs,
-            (entries - np.repeat(half_bond[:, axis], lengths) * scfout.overlap) * units.OPENMX_BOHR_ANGSTROM,
-            scfout.num_orbitals,
-        )
-        for axis, entries in enumerate(scfout.position)
+    bonds = pair_vectors(scfout.positions, scfout.lattice, scfout.pairs) * units.OPENMX_BOHR_ANGSTROM
+    stored = [
+        arrangement.ordered(BlockMatrix.of(scfout.pairs, entries * units.OPENMX_BOHR_ANGSTROM, scfout.num_orbitals))
+        for entries in scfout.position
     ]
-    arranged, violation = arrangement.matrices("position", centred)
-    absolute = [
-        matrix.with_entries(matrix.entries + np.repeat(middle[:, axis], lengths) * overlap.entries)
-        for axis, matrix in enumerate(arranged)
-    ]
-    return tuple(absolute), violation
+    from_atom, violation = symmetrised_position(stored, overlap, bonds / 2)
+    for matrix in from_atom:
+        check_matrix(arrangement.path, "position", matrix, violation)
+    origins = np.repeat(scfout.positions[scfout.pairs[:, 3]], np.diff(overlap.offsets), axis=0)  # (B, 3)
+    moved = origins * units.OPENMX_BOHR_ANGSTROM * overlap.entries[:, None]
+    position = (matrix.with_entries(matrix.entries + own) for matrix, own in zip(from_atom, moved.T, strict=True))
+    return tuple(position), violation
 
 
 def _spinor(scfout: ScfOut, up_up: np.ndarray, down_down: np.ndarray, up_down: np.ndarray) -> BlockMatrix:

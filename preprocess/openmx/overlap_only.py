@@ -24,7 +24,8 @@ from deeph_tracegrad.preprocess.openmx.images import find_images
 from deeph_tracegrad.preprocess.openmx.input_file import SPIN_MODES, InputFile, parse_input
 from deeph_tracegrad.preprocess.openmx.matrices import Arrangement
 from deeph_tracegrad.preprocess.openmx.species import InputAtoms, parse_atoms
-from deeph_tracegrad.preprocess.openmx.text_output import FINAL_STRUCTURE, final_structure, read_text_output
+from deeph_tracegrad.preprocess.openmx.text_output import FINAL_STRUCTURE, final_structure
+from deeph_tracegrad.text_tables import read_text
 
 LENGTH_UNITS = {"ang": 1.0, "au": units.OPENMX_BOHR_ANGSTROM}
 MAX_LENGTH = 1e6  # Å
@@ -44,7 +45,7 @@ def read_overlap_only(folder: Path) -> Material:
         raise ReadError(
             folder, "there are overlaps_*.h5 but no openmx.out; newer versions of the overlap-only patch write it"
         )
-    text = read_text_output(text_path)
+    text = read_text(text_path, errors="replace")
     names, fractions = final_structure(text, text_path)
     source = parse_input(text.rpartition(FINAL_STRUCTURE)[0], text_path)
     atoms = parse_atoms(source)

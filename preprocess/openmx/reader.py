@@ -35,9 +35,9 @@ from deeph_tracegrad.preprocess.openmx.scfout import SPIN_SWITCHES, VERSIONS, Sc
 from deeph_tracegrad.preprocess.openmx.species import InputAtoms, parse_atoms
 from deeph_tracegrad.preprocess.openmx.text_output import (
     last_chemical_potential,
-    read_text_output,
     scf_reached,
 )
+from deeph_tracegrad.text_tables import read_text
 
 NEGF_SOLVER = 4
 MAX_POTENTIAL_DIFFERENCE_HARTREE = 1e-6  # printed with 12 digits
@@ -168,7 +168,7 @@ def _convergence(scfout: ScfOut, source: InputFile) -> tuple[bool | None, str | 
         beside = scfout_text(scfout.path)
         if beside is None:
             return None, None
-        text, origin = read_text_output(beside), beside.name
+        text, origin = read_text(beside, errors="replace"), beside.name
     printed = last_chemical_potential(text)
     if printed is not None and not abs(printed - scfout.chemical_potential) < MAX_POTENTIAL_DIFFERENCE_HARTREE:
         raise ReadError(

@@ -8,11 +8,11 @@ from pathlib import Path
 from pymatgen.core.periodic_table import Element
 
 from deeph_tracegrad import units
-from deeph_tracegrad.errors import ReadError
-from deeph_tracegrad.orbitals import SHELL_LETTERS, Basis, ElementBasis
+from deeph_tracegrad.errors import MismatchError, ReadError
+from deeph_tracegrad.integrals.pao import parse_label
+from deeph_tracegrad.orbitals import Basis, ElementBasis
 from deeph_tracegrad.preprocess.openmx.input_file import InputFile
 
-MAX_RADIAL_FUNCTIONS = 20
 EMPTY_ATOM = "E"  # the pseudopotential of orbitals without a nucleus
 CHARGE_TOLERANCE = 1e-6  # electrons
 
@@ -111,18 +111,14 @@ def _valence(elements: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str
     return valence if len(valence) == len(found) else None
 
 
-def _parse_basis(label: str, path: Path) -> ElementBasis:
-    """From a label such as C6.0-s2p2d1 or Si7.0-s4>2p4>2d1, where the number after > is that of contracted orbitals."""
-    stem, _, shells = label.partition("-")
-    parts = re.findall(r"([spdfg])(\d{1,4})(?:>(\d{1,4}))?", shells)
-    written = "".join(f"{letter}{first}" + (f">{second}" if second else "") for letter, first, second in parts)
-    counts = {letter: int(second or first) for letter, first, second in parts}
-    if written != shells or len(counts) != len(parts) or not 0 < sum(counts.values()) <= MAX_RADIAL_FUNCTIONS:
-        raise ReadError(path, f"the basis {label!r} of the OpenMX input is not of the form C6.0-s2p2d1")
-    degrees = [degree for degree, letter in enumerate(SHELL_LETTERS) for _ in range(counts.get(letter, 0))]
-    radius = re.match(r"[A-Z][a-z]?(\d{1,2}(?:\.\d{1,3})?)", stem)
+def _parse_basis(text: str, path: Path) -> ElementBasis:
+    try:
+        label = parse_label(text)
+    except MismatchError as error:
+        raise ReadError(path, str(error)) from None
+    radius = re.match(r"[A-Z][a-z]?(\d{1,2}(?:\.\d{1,3})?)", label.stem)
     cutoff = float(radius[1]) * units.OPENMX_BOHR_ANGSTROM if radius else None
-    return ElementBasis(tuple(degrees), cutoff, label)
+    return ElementBasis(label.shells, cutoff, text)
 
 
 def _element(name: str, label: str, potential: str, path: Path) -> str:

@@ -14,18 +14,6 @@ WRAPPING_TOLERANCE = 1e-6  # of fractions
 FINAL_STRUCTURE = "Fractional coordinates of the final structure"
 
 
-def read_text_output(path: Path) -> str:
-    """The text.
-
-    Raises:
-        ReadError: the file cannot be read.
-    """
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise ReadError(path, f"the file cannot be read: {error.strerror or error}") from error
-
-
 def scf_reached(text: str, criterion: float) -> bool | None:
     """Whether the last self-consistency loop ended below `criterion`; None where the text does not tell.
 

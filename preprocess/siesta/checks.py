@@ -7,7 +7,9 @@ import numpy as np
 
 from deeph_tracegrad.blocks import BlockMatrix
 from deeph_tracegrad.errors import ReadError
+from deeph_tracegrad.material import pair_vectors
 from deeph_tracegrad.preprocess.siesta.netcdf_file import NetcdfFile
+from deeph_tracegrad.structures.checks import heights
 
 # Real ones: orbitals normalised to 1e-6, electrons to 1e-5.
 MAX_NORM_ERROR = 1e-3
@@ -28,8 +30,10 @@ def check_geometry(source: NetcdfFile) -> None:
     if not abs(np.linalg.det(source.cell)) > MIN_VOLUME_BOHR3:
         raise ReadError(source.path, "the lattice vectors span no volume")
     atom = np.repeat(np.arange(len(source.species)), [species.num_orbitals for species in source.species])
-    pairs = np.unique(np.column_stack([source.cells, atom[source.rows], atom[source.columns]]), axis=0)
-    vectors = source.positions[pairs[:, 4]] - source.positions[pairs[:, 3]] + pairs[:, :3] @ source.cell  # (E, 3)
+    pairs = np.unique(
+        np.column_stack([source.cells[source.cell_numbers], atom[source.rows], atom[source.columns]]), axis=0
+    )
+    vectors = pair_vectors(source.positions, source.cell, pairs)
     radii = np.array([species.reach for species in source.species])
     bridge = 2 * max(species.projector_reach for species in source.species)
     excess = np.linalg.norm(vectors, axis=1) - radii[pairs[:, 3]] - radii[pairs[:, 4]] - bridge
@@ -39,9 +43,9 @@ def check_geometry(source: NetcdfFile) -> None:
             f"the pair [R1, R2, R3, i, j] = {pairs[excess.argmax()].tolist()}, 0-based, is {excess.max():.3g} bohr "
             "longer than orbitals and projectors reach; the file is damaged",
         )
-    heights = 1 / np.linalg.norm(np.linalg.inv(source.cell), axis=0)  # (3,) between the planes of the lattice
     fractions = np.linalg.solve(source.cell.T, source.positions.T).T
-    nearest = heights * (1 - np.ptp(fractions, axis=0))  # at least so far is any atom from any in the next cell
+    # at least so far is any atom from any in the next cell
+    nearest = heights(source.cell) * (1 - np.ptp(fractions, axis=0))
     folded = (source.supercell == 1) & (nearest < 2 * radii.max() + bridge)
     if folded.any():
         raise ReadError(
@@ -57,10 +61,8 @@ def check_overlap(source: NetcdfFile, overlap: BlockMatrix) -> None:
     Raises:
         ReadError: an orbital's overlap with itself is not 1.
     """
-    atoms = np.arange(len(overlap.sizes))
-    on_site = overlap.on_pairs(np.column_stack([np.zeros((len(atoms), 3), dtype=int), atoms, atoms]))
-    norms = np.concatenate([np.diag(on_site.block(place)) for place in range(len(atoms))])
-    if not (abs(norms - 1) <= MAX_NORM_ERROR).all():
+    norms = overlap.diagonals()
+    if len(norms) < overlap.sizes.sum() or not (abs(norms - 1) <= MAX_NORM_ERROR).all():
         raise ReadError(source.path, "S has diagonal elements other than 1; the file is damaged")
 
 

@@ -46,7 +46,8 @@ class NetcdfFile:
     cell: (3, 3), rows. positions: (N, 3). species: of each atom.
     supercell: (3,) int, cells of the auxiliary supercell along each lattice vector.
     fermi_levels: (1,), or (2,) of up and down where the spin moment was fixed. electrons: in the cell.
-    cells: (Z, 3) int, R of each element. rows, columns: (Z,) int, counted through the atoms.
+    cells: (nR, 3) int, those of the supercell. cell_numbers: (Z,) int, which of them each element is in.
+    rows, columns: (Z,) int, counted through the atoms.
     overlap: (Z,). hamiltonian, density: (C, Z); None where the file has none or it was not asked for.
     """
 
@@ -58,6 +59,7 @@ class NetcdfFile:
     fermi_levels: np.ndarray
     electrons: float
     cells: np.ndarray
+    cell_numbers: np.ndarray
     rows: np.ndarray
     columns: np.ndarray
     overlap: np.ndarray
@@ -91,7 +93,7 @@ def read_netcdf(path: Path, *, density: bool) -> NetcdfFile:
         if not np.array_equal(_integers(path, file, "lasto", (len(positions),)), ends):
             raise ReadError(path, "the orbitals of its atoms are not those of their basis")
         supercell = _integers(path, file, "nsc", (3,))
-        cells, rows, columns = _pattern(path, file, int(ends[-1]), supercell)
+        cells, cell_numbers, rows, columns = _pattern(path, file, int(ends[-1]), supercell)
         levels = _numbers(path, file, "Ef", (None,))
         if len(levels) not in {1, 2}:
             raise ReadError(path, f"Ef holds {len(levels)} Fermi levels; there can be one, or one for each spin")
@@ -104,6 +106,7 @@ def read_netcdf(path: Path, *, density: bool) -> NetcdfFile:
             levels,
             float(_numbers(path, file, "Qtot", (1,))[0]),
             cells,
+            cell_numbers,
             rows,
             columns,
             _numbers(path, file, "SPARSE/S", (len(rows),)),
@@ -114,8 +117,8 @@ def read_netcdf(path: Path, *, density: bool) -> NetcdfFile:
 
 def _pattern(
     path: Path, file: h5py.File, num_orbitals: int, supercell: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """R (Z, 3), row (Z,) and column (Z,) of each stored element."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The cells (nR, 3); and the cell, row and column of each stored element, (Z,) each."""
     offsets = _integers(path, file, "SPARSE/isc_off", (None, 3))
     counts = _integers(path, file, "SPARSE/n_col", (num_orbitals,))
     places = _integers(path, file, "SPARSE/list_col", (None,)) - 1
@@ -125,8 +128,8 @@ def _pattern(
         raise ReadError(path, "n_col are not the numbers of elements in the rows of list_col")
     if not len(places) or places.min() < 0 or places.max() >= num_orbitals * len(offsets):
         raise ReadError(path, "list_col names orbitals that are not in the supercell")
-    cell, columns = np.divmod(places, num_orbitals)
-    return offsets[cell], np.repeat(np.arange(num_orbitals), counts), columns
+    cell_numbers, columns = np.divmod(places, num_orbitals)
+    return offsets, cell_numbers, np.repeat(np.arange(num_orbitals), counts), columns
 
 
 def _species_of_atoms(path: Path, file: h5py.File, num_atoms: int) -> tuple[Species, ...]:

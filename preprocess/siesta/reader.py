@@ -154,7 +154,9 @@ class _Conversion:
         source, largest = self.source, np.abs(values).max()
         if largest > MAX_ELEMENT_RYDBERG:
             raise ReadError(source.path, f"the {name} has an element of {largest:.2g}; the file is damaged")
-        stored = BlockMatrix.scattered(source.cells, source.rows, source.columns, values, self.sizes)
+        stored = BlockMatrix.scattered(
+            source.cells, source.cell_numbers, source.rows, source.columns, values, self.sizes
+        )
         ascending = stored.reordered(self.ascending, self.kinds)
         matrix, violation = ascending.reordered(self.orders, self.species).symmetrised()
         if len(matrix) > len(stored) or not violation <= MAX_VIOLATION * largest:

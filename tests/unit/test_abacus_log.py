@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from deeph_tracegrad.errors import ReadError
+from deeph_tracegrad.integrals.orb import read_orb_header
 from deeph_tracegrad.preprocess.abacus.input_file import read_input
 from deeph_tracegrad.preprocess.abacus.log import read_log
-from deeph_tracegrad.preprocess.abacus.orbital_file import read_orbital_header
 from deeph_tracegrad.units import ABACUS_BOHR_ANGSTROM
 
 # What ABACUS 3.10 and later print, as far as it is read, with Cartesian positions.
@@ -160,7 +160,7 @@ def test_input_parameters(write):
 
 
 def test_the_header_of_an_orbital_file(unpacked):
-    basis = read_orbital_header(unpacked("abacus/mos2") / "Mo_gga_7au_100Ry_4s2p2d1f.orb")
+    basis = read_orb_header(unpacked("abacus/mos2") / "Mo_gga_7au_100Ry_4s2p2d1f.orb")
     assert basis.name == "s4p2d2f1"
     assert basis.cutoff_radius == pytest.approx(7 * ABACUS_BOHR_ANGSTROM)
     assert basis.label == "Mo_gga_7au_100Ry_4s2p2d1f.orb"
@@ -168,4 +168,4 @@ def test_the_header_of_an_orbital_file(unpacked):
 
 def test_a_file_that_is_no_orbital_file_is_told(unpacked):
     with pytest.raises(ReadError, match=r"no \.orb file"):
-        read_orbital_header(unpacked("abacus/mos2") / "STRU")
+        read_orb_header(unpacked("abacus/mos2") / "STRU")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from deeph_tracegrad.errors import ReadError
-from deeph_tracegrad.preprocess.abacus.geometry import element_of, parse_csr_structure
+from deeph_tracegrad.preprocess.abacus.geometry import parse_csr_structure
 from deeph_tracegrad.preprocess.abacus.lattices import NAMED_LATTICES
 from deeph_tracegrad.preprocess.abacus.stru import read_stru
 from deeph_tracegrad.units import ABACUS_BOHR_ANGSTROM
@@ -162,28 +162,6 @@ def test_mistakes_are_told(write, old, new, reason):
 def test_an_unknown_lattice_name_is_told(write):
     with pytest.raises(ReadError, match="known are sc, fcc"):
         read_stru(write(STRU), "diamond")
-
-
-@pytest.mark.parametrize(
-    ("label", "element"), [("Si", "Si"), ("Fe1", "Fe"), ("Fe_up", "Fe"), ("C12", "C"), ("H", "H"), ("O-a", "O")]
-)
-def test_labels_begin_with_the_element(tmp_path, label, element):
-    assert element_of(tmp_path, label) == element
-
-
-@pytest.mark.parametrize(
-    ("label", "reason"),
-    [
-        ("H_empty", "ghost atom, orbitals without a nucleus"),
-        ("Si_empty1", "atomic numbers"),
-        ("fe", "no element"),
-        ("Xx", "no element"),
-        ("Foo", "no element"),
-    ],
-)
-def test_labels_without_an_element_are_refused(tmp_path, label, reason):
-    with pytest.raises(ReadError, match=reason):
-        element_of(tmp_path, label)
 
 
 def test_the_same_structure_in_other_images_is_moved(write):

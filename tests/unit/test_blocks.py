@@ -70,15 +70,16 @@ def test_scattered_entries_make_the_blocks_that_they_came_from(matrix, rng):
     chosen = [entries[place] for place in rng.permutation(len(entries))[: len(entries) * 2 // 3]]
     cells, rows, columns = (np.array([entry[part] for entry in chosen]) for part in (slice(3), 3, 4))
     values = np.array([entry[5] for entry in chosen])
-    found = BlockMatrix.scattered(cells, rows, columns, values, matrix.sizes)
+    cells, cell = np.unique(cells, axis=0, return_inverse=True)
+    found = BlockMatrix.scattered(cells, cell, rows, columns, values, matrix.sizes)
     assert np.count_nonzero(found.entries) == len(chosen)
     assert (find_pairs(matrix.pairs, found.pairs) >= 0).all()
     given = {entry[:5] for entry in chosen}
     expected = np.array([entry[5] if entry[:5] in given else 0 for entry in entries])
     np.testing.assert_array_equal(found.on_pairs(matrix.pairs).entries, expected)
-    twice = [np.concatenate([part, part[:1]]) for part in (cells, rows, columns, values)]
+    twice = [np.concatenate([part, part[:1]]) for part in (cell, rows, columns, values)]
     with pytest.raises(MismatchError, match="twice"):
-        BlockMatrix.scattered(*twice, matrix.sizes)
+        BlockMatrix.scattered(cells, *twice, matrix.sizes)
 
 
 def test_adjoint(matrix):

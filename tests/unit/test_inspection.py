@@ -9,7 +9,7 @@ from pymatgen.core import Structure
 from rich.console import Console
 from scipy.linalg import eigvalsh
 
-from deeph_tracegrad.blocks import dense_at_k
+from deeph_tracegrad.blocks import dense_at_k, on_site
 from deeph_tracegrad.deeph_format import read_deeph
 from deeph_tracegrad.deeph_legacy import read_deeph_legacy
 from deeph_tracegrad.errors import ReadError
@@ -94,7 +94,7 @@ def overlap_cut_short(material):
 
 def overlap_of_another_scale(material):
     overlap = material.overlap
-    own = (overlap.pairs[:, :3] == 0).all(axis=1) & (overlap.pairs[:, 3] == overlap.pairs[:, 4])
+    own = on_site(overlap.pairs)
     scale = np.repeat(np.where(own, 1.0, 1.5), np.diff(overlap.offsets))
     return replace(material, overlap=overlap.with_entries(overlap.entries * scale))
 
@@ -118,7 +118,7 @@ def overlap_nearly_dependent(material):
     """S - λ, so that the smallest eigenvalue is left with 1e-6."""
     overlap, lowest = material.overlap, figures.measure(material).lowest_overlap
     entries = overlap.entries.copy()
-    for place in np.flatnonzero((overlap.pairs[:, :3] == 0).all(axis=1) & (overlap.pairs[:, 3] == overlap.pairs[:, 4])):
+    for place in np.flatnonzero(on_site(overlap.pairs)):
         block = entries[overlap.offsets[place] : overlap.offsets[place + 1]].reshape(13, 13)
         block -= (lowest - 1e-6) * np.eye(13)
     return replace(material, overlap=overlap.with_entries(entries))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from damage import outcome
+from deeph_tracegrad.blocks import on_site
 from deeph_tracegrad.errors import ReadError
 from deeph_tracegrad.preprocess.openmx.reader import read_openmx
 from deeph_tracegrad.preprocess.openmx.scfout import read_scfout
@@ -130,7 +131,7 @@ def assert_at_most_one_number_off(damaged, good):
         assert np.count_nonzero(difference) <= 4
         two_copies = difference < 1e-3
         if good.spin.components == 1:
-            own = (one.pairs[:, 3] == one.pairs[:, 4]) & ~one.pairs[:, :3].any(axis=1)
+            own = on_site(one.pairs)
             assert two_copies[~np.repeat(own, np.diff(one.offsets))].all()
     changes += int(damaged.fermi_level != good.fermi_level) + int(damaged.electrons != good.electrons)
     changes += int((damaged.structure.cart_coords != good.structure.cart_coords).any())

@@ -19,13 +19,13 @@ def test_the_element_is_in_the_first_letters(label, element):
     assert element_of(label, FILE) == element
 
 
-@pytest.mark.parametrize("label", ["X", "X1", "Xx", "Bq2", "H_empty", "C_ghost", "Gh", "Va"])
+@pytest.mark.parametrize("label", ["X", "X1", "Xx", "Bq2", "H_empty", "Si_empty1", "C_ghost", "Gh", "Va"])
 def test_atoms_without_nucleus(label):
     with pytest.raises(ReadError, match=r"any\.cif: .* is a ghost or dummy atom"):
         element_of(label, FILE)
 
 
-@pytest.mark.parametrize("label", ["", "1C", "FE", "ca", "Ow", "Wat", "T1", "_C", "Qq", "C" * 1000])
+@pytest.mark.parametrize("label", ["", "1C", "FE", "ca", "Ow", "Wat", "T1", "_C", "Qq", "Foo", "C" * 1000])
 def test_names_without_element(label):
     with pytest.raises(ReadError, match="should begin with the symbol of its element") as caught:
         element_of(label, FILE)
