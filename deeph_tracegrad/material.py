@@ -94,8 +94,8 @@ class Material:
 def pair_vectors(positions: np.ndarray, cell: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     """From atom i in cell 0 to atom j in cell R, (E, 3) in the positions' unit.
 
-    Exactly zero on site, and exactly the opposite for a pair and its partner, which a product of matrices need not give:
-    the network takes their frames to be one half turn apart.
+    Exactly zero on site, and exactly the opposite for a pair and its partner, which a product of matrices need not
+    give: the network takes their frames to be one half turn apart.
     """
     first, second, third = (pairs[:, axis, None] * cell[axis] for axis in range(3))
     return positions[pairs[:, 4]] - positions[pairs[:, 3]] + (first + second + third)
