@@ -4,7 +4,7 @@ Shape letters: K k-points, n bands, s spin channels.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,24 @@ class BandStructure:
     fermi: FermiLevel
     spin: SpinMode
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> "BandStructure":
+        """Only the bands from the first to the last that were computed at every k-point of the path.
+
+        Raises:
+            SolverError: there is none.
+        """
+        known = np.flatnonzero(~np.isnan(self.energies).any(axis=(0, 1)))
+        if not len(known):
+            raise SolverError("no band was computed at every k-point of the path; give a wider --window")
+        kept = slice(int(known[0]), int(known[-1]) + 1)
+        return replace(
+            self,
+            energies=self.energies[:, :, kept],
+            residuals=self.residuals[:, :, kept],
+            first_band=self.first_band + kept.start,
+        )
 
     def k_of(self, energy: float) -> int | None:
         """The k-point of the path where a state has this energy; None where none comes within 1 meV."""
