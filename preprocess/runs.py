@@ -3,7 +3,7 @@
 import glob
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,11 +12,15 @@ from deeph_tracegrad.console import warn
 from deeph_tracegrad.errors import ReadError
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.preprocess.abacus import folder as abacus_folder
+from deeph_tracegrad.preprocess.openmx import folder as openmx_folder
+from deeph_tracegrad.preprocess.siesta.netcdf_file import find_netcdf
 
-Kind = Literal["openmx", "abacus", "deeph", "deeph-legacy"]
+Kind = Literal["openmx", "abacus", "siesta", "deeph", "deeph-legacy"]
 
 ACCEPTED = (
-    "OpenMX (a .scfout file), ABACUS (OUT.*/running_*.log), DeepH (info.json, POSCAR and overlap.h5 or hamiltonian.h5) "
+    "OpenMX (a .scfout file, or openmx.out and output/overlaps_*.h5), ABACUS (OUT.*/running_*.log), "
+    "SIESTA (the .nc file of CDF.Save true), "
+    "DeepH (info.json, POSCAR and overlap.h5 or hamiltonian.h5) "
     "or legacy DeepH (element.dat, lat.dat and overlaps.h5 or hamiltonians.h5)"
 )
 WILDCARDS = re.compile(r"[*?\[]")
@@ -24,7 +28,7 @@ WILDCARDS = re.compile(r"[*?\[]")
 
 @dataclass(frozen=True)
 class Run:
-    """A folder that holds one calculation.
+    """A folder, or one of several `.scfout` files in it, that holds one calculation.
 
     label: a name that no other run found with it has: its path from the folder that was searched, or its own name.
     """
@@ -35,9 +39,12 @@ class Run:
 
 
 def detect(path: Path) -> Kind | None:
-    """What kind of run a folder holds, by the names of its files; None if none, or several."""
+    """What kind of run a folder (or a `.scfout` file) holds; None if none, or several.
+
+    By the names of its files; a .nc file by its content.
+    """
     if not path.is_dir():
-        return None
+        return "openmx" if openmx_folder.is_scfout(path) else None
     names = {entry.name for entry in _entries(path)}
     if any(name.endswith(".scfout") for name in names):
         return "openmx"
@@ -47,13 +54,15 @@ def detect(path: Path) -> Kind | None:
         return "deeph"
     if names >= {"element.dat", "lat.dat"} and names & {"overlaps.h5", "hamiltonians.h5", "hamiltonians_pred.h5"}:
         return "deeph-legacy"
-    return None
+    if openmx_folder.overlap_files(path):
+        return "openmx"
+    return "siesta" if find_netcdf(path) else None
 
 
 def find_runs(patterns: Sequence[str]) -> list[Run]:
     """The runs that the patterns lead to, each once, in natural order (run2 before run10) for each pattern.
 
-    patterns: run folders, folders to be searched for runs at any depth, or globs of either.
+    patterns: run folders, `.scfout` files, folders to be searched for runs at any depth, or globs of any of these.
 
     Raises:
         ReadError: a pattern leads to no run.
@@ -69,22 +78,21 @@ def find_runs(patterns: Sequence[str]) -> list[Run]:
     return [Run(path, kind, label) for (path, kind, _), label in zip(found.values(), labels, strict=True)]
 
 
-def read_material(source: Path | Run) -> Material:
+def read_material(source: Path | Run, *, matrices: Collection[str] = ()) -> Material:
     """Read a run of any kind.
+
+    matrices: "density" and "position" are read too where they are named here and the run has them.
 
     Raises:
         ReadError: it is no run, or cannot be read.
     """
-    if isinstance(source, Run):
-        return _reader(source.kind)(source.path)
-    path = Path(source)
-    kind = detect(path)
+    path, kind = (source.path, source.kind) if isinstance(source, Run) else (Path(source), detect(Path(source)))
     if kind is None:
         raise ReadError(path, f"is no run: {_nothing(path)}Accepted are {ACCEPTED}")
-    return _reader(kind)(path)
+    return _reader(kind)(path, matrices=matrices)
 
 
-def _reader(kind: Kind) -> Callable[[Path], Material]:
+def _reader(kind: Kind) -> Callable[..., Material]:
     if kind == "openmx":
         from deeph_tracegrad.preprocess.openmx.reader import read_openmx
 
@@ -93,6 +101,10 @@ def _reader(kind: Kind) -> Callable[[Path], Material]:
         from deeph_tracegrad.preprocess.abacus.reader import read_abacus
 
         return read_abacus
+    if kind == "siesta":
+        from deeph_tracegrad.preprocess.siesta.reader import read_siesta
+
+        return read_siesta
     if kind == "deeph":
         from deeph_tracegrad.deeph_format import read_deeph
 
@@ -117,7 +129,7 @@ def _matches(pattern: str) -> Iterator[tuple[Path, Kind, str]]:
 def _runs_below(path: Path, base: Path, seen: set[Path]) -> Iterator[tuple[Path, Kind, str]]:
     """The run that a folder is, or else those in its subfolders. seen: where links must not lead again."""
     try:
-        if not path.is_dir() or path.resolve() in seen:
+        if not (path.is_dir() or openmx_folder.is_scfout(path)) or path.resolve() in seen:
             return
         seen.add(path.resolve())
         kind = detect(path)
@@ -128,7 +140,13 @@ def _runs_below(path: Path, base: Path, seen: set[Path]) -> Iterator[tuple[Path,
         warn(f"skipped {path}: {reason}")  # such as lost+found, which must not cost the runs beside it
         return
     if kind is not None:
-        yield path, kind, path.resolve().name if path == base else path.relative_to(base).as_posix()
+        label = path.resolve().name if path == base else path.relative_to(base).as_posix()
+        several = openmx_folder.scfout_files(path) if kind == "openmx" else []
+        if len(several) > 1:
+            for file in sorted(several, key=lambda file: _natural(file.name)):
+                yield file, kind, f"{label}/{file.stem}"
+        else:
+            yield path, kind, label.removesuffix(".scfout")
         return
     for entry in _entries(path):
         if not entry.name.startswith("."):
@@ -167,7 +185,7 @@ def _nothing(path: Path) -> str:
     if not path.exists():
         return "it does not exist. "
     if not path.is_dir():
-        return "it is a file; name the folder. "
+        return "it is a file; name the folder of the run (predict takes structure files with --basis-dir). "
     names = [entry.name for entry in _entries(path)]
     if not names:
         return "it is empty. "

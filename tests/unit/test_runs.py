@@ -42,8 +42,8 @@ def test_a_deeph_folder_may_hold_only_a_hamiltonian(tmp_path, name):
 def test_no_kind(tmp_path):
     assert detect(tmp_path) is None
     assert detect(tmp_path / "nowhere") is None
-    (tmp_path / "file.scfout").touch()
-    assert detect(tmp_path / "file.scfout") is None
+    (tmp_path / "file.out").touch()
+    assert detect(tmp_path / "file.out") is None
 
 
 def test_the_output_folder_of_abacus_is_a_run_too(tmp_path):
@@ -63,6 +63,32 @@ def test_two_outputs_of_abacus_are_two_runs(tmp_path):
     make(tmp_path / "scan", "abacus")
     shutil.copytree(tmp_path / "scan" / "OUT.ABACUS", tmp_path / "scan" / "OUT.b")
     assert labels([tmp_path]) == ["scan/OUT.ABACUS", "scan/OUT.b"]
+
+
+def test_each_of_several_scfout_is_a_run(tmp_path):
+    folder = make(tmp_path / "md", "openmx")
+    for step in (2, 10):
+        (folder / f"step_{step}.scfout").touch()
+    make(tmp_path / "single", "openmx")
+    assert labels([tmp_path]) == ["md/any", "md/step_2", "md/step_10", "single"]
+    assert [run.path.name for run in find_runs([str(folder)])] == ["any.scfout", "step_2.scfout", "step_10.scfout"]
+
+
+def test_a_scfout_can_be_named(tmp_path):
+    folder = make(tmp_path / "md", "openmx")
+    assert detect(folder / "any.scfout") == "openmx"
+    assert labels([folder / "any.scfout"]) == ["any"]
+    (folder / "other.scfout").touch()
+    assert labels([tmp_path / "*" / "o*.scfout", folder / "any.scfout"]) == ["md/other", "any"]
+
+
+def test_overlaps_of_openmx_are_a_run_unless_they_were_converted(tmp_path):
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output" / "overlaps_0.h5").touch()
+    assert detect(tmp_path) == "openmx"
+    assert labels([tmp_path]) == [tmp_path.name]
+    make(tmp_path, "deeph-legacy")
+    assert detect(tmp_path) == "deeph-legacy"
 
 
 def test_globs_and_plain_folders_name_each_run_once(tmp_path):
