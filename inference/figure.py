@@ -13,11 +13,11 @@ from deeph_tracegrad.errors import ConfigError
 from deeph_tracegrad.inference.kpath import KPath
 
 FORMATS = ("png", "pdf", "svg", "html")  # html is interactive
+DEFAULT_FORMATS = ("png",)
 INTERACTIVE = ".html"
 GROUP_COLOURS = (  # tell apart with any colour vision; by P. Tol's scheme "muted"
     "#332288", "#cc6677", "#44aa99", "#ddcc77", "#aa4499", "#88ccee", "#117733", "#882255", "#999933",
 )  # fmt: skip
-MOST_GROUPS = len(GROUP_COLOURS)
 
 
 def parse_formats(text: str) -> tuple[str, ...]:
@@ -40,6 +40,11 @@ def parse_names(text: str, known: Sequence[str], option: str) -> tuple[str, ...]
         if name not in known:
             raise ConfigError(f"{option} {name} is not known; choose from {', '.join(known)}")
     return names
+
+
+def output_files(out: Path, suffixes: Sequence[str]) -> list[Path]:
+    """The files that a prefix leads to: PREFIX.h5, PREFIX.png, ..."""
+    return [out.with_name(f"{out.name}.{suffix.lstrip('.')}") for suffix in suffixes]
 
 
 def new_figure(width: float = 5.2, height: float = 4.4) -> Figure:

@@ -12,9 +12,37 @@ from plotly.graph_objects import Figure, Heatmap, Scattergl
 from plotly.subplots import make_subplots
 
 from deeph_tracegrad.atomic import atomic_path
+from deeph_tracegrad.inference.bands import BandStructure
 from deeph_tracegrad.inference.kpath import KPath
 
+COLOURS = ("#1f5fa8", "#c8402f")  # up (or the only channel), down
+REFERENCE_COLOURS = ("#999999", "#bfbfbf")
 ENERGY = "E − E<sub>F</sub> (eV)"
+
+
+def bands_page(
+    file: Path,
+    bands: BandStructure,
+    reference: BandStructure | None,
+    *,
+    names: tuple[str, str],
+    title: str,
+    window: tuple[float, float],
+) -> None:
+    """What `plot.plot_bands` draws, with the same arguments."""
+    page = new_page(title)
+    spins = ("",) if len(bands.energies) == 1 else ("spin up", "spin down")
+    level = bands.fermi.level
+    for structure, colours, name, line in (
+        (reference, REFERENCE_COLOURS, names[1], {"width": 4}),
+        (bands, COLOURS, names[0] if reference is not None else "", {"width": 2}),
+    ):
+        if structure is not None:
+            for energies, colour, spin in zip(structure.energies - level, colours, spins, strict=False):
+                label = f"{name} {spin}".strip()
+                add_bands(page, bands.path, energies, structure.first_band, name=label, colour=colour, **line)
+    frame_path(page, bands.path, window)
+    save_page(page, file)
 
 
 def new_page(title: str, panels: Sequence[str] = ("",)) -> Figure:
@@ -29,7 +57,7 @@ def new_page(title: str, panels: Sequence[str] = ("",)) -> Figure:
 def save_page(page: Figure, file: Path) -> None:
     """Write it with plotly's program inside, 5 MB."""
     with atomic_path(file) as temporary:
-        page.write_html(temporary, include_plotlyjs=True)
+        page.write_html(temporary, include_plotlyjs=True, default_height="95vh")
 
 
 def frame_path(page: Figure, path: KPath, window: tuple[float, float]) -> None:

@@ -16,7 +16,6 @@ from deeph_tracegrad.inference.figure import frame_path, new_figure, save_figure
 COLOURS = ("#1f5fa8", "#c8402f")  # up (or the only channel), down
 REFERENCE_COLOURS = ("0.6", "0.75")
 OVERLAY = (0, (3, 1.5))  # dashes through which a reference underneath is seen
-DEFAULT_RANGE = (-6.0, 6.0)  # eV around the Fermi level
 
 
 def plot_bands(
@@ -41,7 +40,7 @@ def plot_bands(
     figure = new_figure()
     axes = figure.add_subplot()
     level = bands.fermi.level
-    low, high = window or _range(bands)
+    low, high = window or bands.shown_range
     if reference is not None:
         _draw(axes, reference, level, REFERENCE_COLOURS, linewidth=2.2, linestyle="-")
     _draw(axes, bands, level, COLOURS, linewidth=1.1, linestyle="-" if reference is None else OVERLAY)
@@ -54,15 +53,6 @@ def plot_bands(
     _mark_edges(axes, bands)
     _legend(axes, bands, reference, names)
     save_figure(figure, file)
-
-
-def _range(bands: BandStructure) -> tuple[float, float]:
-    """The default range, or less where few bands were computed."""
-    relative = bands.energies - bands.fermi.level
-    lowest, highest = float(np.nanmin(relative)), float(np.nanmax(relative))
-    margin = max(0.05 * (highest - lowest), 0.1)
-    low, high = max(DEFAULT_RANGE[0], lowest - margin), min(DEFAULT_RANGE[1], highest + margin)
-    return (low, high) if low < high else (lowest - margin, highest + margin)  # all bands far from the Fermi level
 
 
 def _draw(axes: Axes, bands: BandStructure, level: float, colours: tuple[str, str], **style: Any) -> None:

@@ -15,7 +15,7 @@ from deeph_tracegrad.inference.bands import BandStructure
 
 
 def to_pymatgen(bands: BandStructure) -> BandStructureSymmLine:
-    """The bands that are known at all k-points; energies as they are, Γ as pymatgen's \\Gamma."""
+    """The bands that are known at all k-points; energies as they are, and pymatgen's own name for Γ."""
     complete, path = bands.complete, bands.path
     labels = {
         label.replace("Γ", r"\Gamma"): corner

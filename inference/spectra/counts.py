@@ -112,12 +112,11 @@ class MeshStates:
 class KernelPolynomials:
     """Chebyshev moments at the k-points of a mesh.
 
-    weights: (K,). bounds: [K][s]. moments: [K][s] of (m, P, V); m depends on the bounds.
+    weights: (K,). moments: [K][s] of bounds and (m, P, V); m depends on the bounds.
     """
 
     weights: np.ndarray
-    bounds: list[list[Bounds]]
-    moments: list[list[np.ndarray]]
+    moments: list[list[tuple[Bounds, np.ndarray]]]
 
     @classmethod
     def of(
@@ -151,16 +150,15 @@ class KernelPolynomials:
                 results.append((bounds, moments))
             return results
 
-        solved = over_k_points(solve, k_points, operators.num_orbitals, "kernel polynomials")
-        bounds, moments = ([[channel[part] for channel in channels] for channels in solved] for part in (0, 1))
-        return cls(weights, bounds, moments)
+        return cls(weights, over_k_points(solve, k_points, operators.num_orbitals, "kernel polynomials"))
 
     def below(self, levels: np.ndarray) -> np.ndarray:
         """As in StateCount."""
-        return sum(
-            weight * np.stack([states_below(moments.mean(axis=2), bounds, levels).T for bounds, moments in channels])
-            for weight, channels in self._weighted()
-        )
+        of_points = [
+            [states_below(moments.mean(axis=2), bounds, levels).T for bounds, moments in channels]
+            for channels in self.moments
+        ]
+        return np.tensordot(self.weights, np.array(of_points), axes=1)
 
     def occupied(self, level: float) -> np.ndarray:
         """As in StateCount."""
@@ -169,17 +167,11 @@ class KernelPolynomials:
     def density_errors(self, edges: np.ndarray) -> np.ndarray:
         """As in StateCount: from the scatter of the random vectors."""
         variance = 0.0
-        for weight, channels in self._weighted():
+        for weight, channels in zip(self.weights, self.moments, strict=True):
             below = np.stack([states_below(_with_total(moments), bounds, edges) for bounds, moments in channels])
             density = np.diff(below, axis=1) / np.diff(edges)[:, None, None]  # (s, G, 1+P, V)
             variance += weight**2 * density.var(axis=3, ddof=1).swapaxes(1, 2) / density.shape[3]
         return np.sqrt(variance)
-
-    def _weighted(self) -> list[tuple[float, list[tuple[Bounds, np.ndarray]]]]:
-        return [
-            (float(weight), list(zip(bounds, moments, strict=True)))
-            for weight, bounds, moments in zip(self.weights, self.bounds, self.moments, strict=True)
-        ]
 
 
 def _with_total(moments: np.ndarray) -> np.ndarray:

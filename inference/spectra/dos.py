@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from scipy.optimize import brentq
 
-from deeph_tracegrad.errors import ConfigError, SolverError
+from deeph_tracegrad.errors import SolverError
 from deeph_tracegrad.inference.bloch import BlochOperators, bloch_operators
+from deeph_tracegrad.inference.checks import check_fermi_level, check_positive, check_window
 from deeph_tracegrad.inference.fermi import FermiLevel, find_fermi_level
 from deeph_tracegrad.inference.kpoints import mesh_divisions, periodic_axes
 from deeph_tracegrad.inference.solvers import DENSE_LIMIT
@@ -43,8 +44,9 @@ class DosOptions:
     """What density of states is wanted.
 
     method: None to choose by size. grouping: of the orbitals. window: energies around the Fermi level, eV.
-    density: k-points for each 1/Å (without 2π); None to choose. broadening: standard deviation of Gaussians and of kernel polynomials,
-    eV. vectors: random ones of the kernel polynomials. fermi_level: eV; None to find it.
+    density: k-points for each 1/Å (without 2π); None to choose by the number of directions with bands.
+    broadening: standard deviation of Gaussians and of kernel polynomials, eV. vectors: random ones of the kernel
+    polynomials. fermi_level: eV; None to find it.
     """
 
     method: Method | None = None
@@ -56,12 +58,10 @@ class DosOptions:
     fermi_level: float | None = None
 
     def __post_init__(self) -> None:
-        if not -np.inf < self.window[0] < self.window[1] < np.inf:
-            raise ConfigError(f"the window {self.window[0]:g} {self.window[1]:g} is empty; give LO HI with LO below HI")
-        if self.fermi_level is not None and not np.isfinite(self.fermi_level):
-            raise ConfigError(f"the Fermi level {self.fermi_level} is not a number of eV")
-        if not 0 < self.broadening < np.inf:
-            raise ConfigError(f"the broadening {self.broadening:g} eV must be above 0")
+        check_window(self.window)
+        check_positive("--broadening", self.broadening)
+        if self.fermi_level is not None:
+            check_fermi_level(self.fermi_level)
 
 
 @dataclass(frozen=True, eq=False)

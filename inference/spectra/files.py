@@ -47,7 +47,7 @@ def write_dos(file: Path, dos: DensityOfStates) -> None:
 
 
 def write_dos_csv(file: Path, dos: DensityOfStates) -> None:
-    """One line an energy from the Fermi level: total, electrons below the interval's end, groups; each for each spin."""
+    """A line for each interval: energy from the Fermi level; total, electrons below its end, groups, for each spin."""
     spins = ("",) if len(dos.total) == 1 else (" up", " down")
     names = ["total", "integrated", *dos.labels]
     header = ["energy_eV", *(f"{name}{spin}" for spin in spins for name in names)]

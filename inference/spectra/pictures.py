@@ -5,6 +5,7 @@ Shape letters: K k-points, n bands, s spin channels, P groups of orbitals, G ene
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,9 +18,10 @@ from deeph_tracegrad.inference.spectra.projections import BandProjections
 from deeph_tracegrad.inference.spectra.unfolding import UnfoldedStates
 
 FERMI_LABEL = r"$E - E_\mathrm{F}$ (eV)"
-SMALLEST_SHARE = 0.01  # of the whole, below which a group is not drawn
+SMALLEST_SHARE = 0.02  # of the whole, below which a group is not drawn
 LARGEST_MARKER = 36.0  # points², of a state that one group has to itself
 REFERENCE_COLOUR = "#c8402f"
+REFERENCE_STYLE: dict[str, Any] = {"color": REFERENCE_COLOUR, "linestyle": (0, (4, 2))}
 PIXELS = 600  # energies in the picture of an unfolded spectrum
 SPIN_NAMES = ("spin up", "spin down")
 
@@ -129,7 +131,7 @@ def plot_unfolded(
         )  # fmt: skip
         if reference is not None:
             for channel in reference.energies - states.fermi.level:
-                axes.plot(distance[segment], channel[segment], color=REFERENCE_COLOUR, linewidth=0.7, linestyle=(0, (4, 2)))
+                axes.plot(distance[segment], channel[segment], linewidth=0.7, **REFERENCE_STYLE)
     frame_path(axes, states.path, colour="0.5")
     axes.axhline(0.0, color="0.3", linewidth=0.7, linestyle=":")
     axes.set_ylim(*window)
@@ -137,6 +139,6 @@ def plot_unfolded(
     axes.set_title(title, fontsize=11)
     figure.colorbar(mesh, ax=axes, label="weight (1: one whole state)", extend="max")
     if reference is not None:
-        handle = Line2D([], [], color=REFERENCE_COLOUR, linewidth=0.9, linestyle=(0, (4, 2)), label="primitive cell")
+        handle = Line2D([], [], linewidth=0.9, label="primitive cell", **REFERENCE_STYLE)
         figure.legend(handles=[handle], loc="outside lower center", fontsize=8, frameon=False)
     save_figure(figure, file)

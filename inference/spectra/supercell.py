@@ -63,7 +63,7 @@ def map_supercell(structure: Structure, primitive: Structure, tolerance: float) 
         found = _matched(structure, primitive, lattice, tolerance)
         if best is None or found.strangers < best.strangers:
             best = found
-        if not best.strangers:
+        if 2 * best.strangers < len(structure):  # else another way to turn the lattice may fit better
             return best
     if best is None:
         lengths = [", ".join(f"{length:.3f}" for length in cell.lattice.abc) for cell in (primitive, structure)]
@@ -116,9 +116,13 @@ def _transforms(large: np.ndarray, small: np.ndarray) -> Iterator[np.ndarray]:
     found = [np.empty((0, len(large)))]
     for row, square in enumerate(np.diag(wanted)):
         candidates = vectors[abs(squares / square - 1) < 2 * STRAIN]
-        products = [np.concatenate([part, candidate[None]]) for part in found for candidate in candidates
-                    if (abs(part @ metric @ candidate - wanted[:row, row]) < STRAIN * scale[:row, row]).all()]
-        found = products
+        found = [
+            np.concatenate([part, candidate[None]])
+            for part in found
+            for candidate in candidates[
+                (abs(candidates @ metric @ part.T - wanted[row, :row]) < STRAIN * scale[row, :row]).all(axis=1)
+            ]
+        ]
     turned = [part.astype(int) for part in found if np.linalg.det(part) > 0.5]
     yield from sorted(turned, key=lambda part: -float((np.linalg.solve(part, large) * small).sum()))
 

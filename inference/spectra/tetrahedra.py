@@ -49,17 +49,18 @@ class Tetrahedra:
 
         energies: (K, n) eV. shares: (K, n, P) of the groups in the states. levels: (L,) ascending, eV.
         """
-        below = np.zeros((shares.shape[2], len(levels) + 1))  # the last column is above all levels
+        size = len(levels) + 1  # the last place is above all levels
+        below = np.zeros((shares.shape[2], size))
         filled = np.zeros_like(below)
         for corner_energies, corners, band in self._bands(energies):
             full = np.searchsorted(levels, corner_energies[:, 3])
-            for group, sums in enumerate(filled):
-                sums += np.bincount(full, shares[corners, band, group].mean(axis=1), minlength=len(sums))
+            for group in range(len(below)):
+                filled[group] += np.bincount(full, shares[corners, band, group].mean(axis=1), minlength=size)
             for one, level in _partly_filled(corner_energies, levels):
                 weights = corner_weights(corner_energies[one], levels[level])
-                for group, sums in enumerate(below):
+                for group in range(len(below)):
                     inside = (weights * shares[corners[one], band, group]).sum(axis=1)
-                    sums += np.bincount(level, inside, minlength=len(sums))
+                    below[group] += np.bincount(level, inside, minlength=size)
         return (below + filled.cumsum(axis=1))[:, :-1] / len(self.corners)
 
     def occupations(self, energies: np.ndarray, level: float) -> np.ndarray:

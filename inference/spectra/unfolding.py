@@ -55,9 +55,9 @@ class UnfoldedStates:
         """
         result = np.zeros((len(self.path.k), len(energies)))
         for channel, weights in zip(self.energies, self.weights, strict=True):
-            for spectrum, state_energies, state_weights in zip(result, channel, weights, strict=True):
+            for point, (state_energies, state_weights) in enumerate(zip(channel, weights, strict=True)):
                 away = (energies[:, None] - state_energies) / broadening
-                spectrum += np.exp(-(away**2) / 2) @ state_weights
+                result[point] += np.exp(-(away**2) / 2) @ state_weights
         return result / (broadening * np.sqrt(2 * np.pi))
 
     def shift_of(self, reference: BandStructure, largest: float = 5.0) -> float:
@@ -66,11 +66,12 @@ class UnfoldedStates:
         Two runs differ by a constant energy, and a defect moves the Fermi level, so neither zero is common to both.
         """
         shifts = np.arange(-largest, largest + SHIFT_STEP / 2, SHIFT_STEP)
+        edges = np.append(shifts, shifts[-1] + SHIFT_STEP) - SHIFT_STEP / 2
         score = np.zeros(len(shifts))
         for place in range(len(self.path.k)):
             away = self.energies[:, place, :, None] - reference.energies[:, place, None]  # (s, n, bands)
             weights = np.broadcast_to(self.weights[:, place, :, None], away.shape)
-            score += np.histogram(away, len(shifts), (shifts[0] - SHIFT_STEP / 2, shifts[-1] + SHIFT_STEP / 2), weights=weights)[0]
+            score += np.histogram(away, edges, weights=weights)[0]
         return float(shifts[gaussian_filter1d(score, SHIFT_SPREAD / SHIFT_STEP).argmax()])
 
 
@@ -90,11 +91,16 @@ def unfold(
         SolverError: the eigenproblem or the Fermi level has no solution, or no state lies in the window.
     """
     operators = bloch_operators(material)
-    fermi = find_fermi_level(material, operators) if fermi_level is None else FermiLevel(fermi_level, "given by the user")
+    if fermi_level is None:
+        fermi = find_fermi_level(material, operators)
+    else:
+        fermi = FermiLevel(fermi_level, "given by the user")
     rows = PrimitiveRows.of(material, supercell)
 
     def solve(k: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-        return [(states.energies, rows.weights(states, k)) for states in states_at_k(operators, supercell.transform @ k)]
+        return [
+            (states.energies, rows.weights(states, k)) for states in states_at_k(operators, supercell.transform @ k)
+        ]
 
     solved = over_k_points(solve, path.k, operators.num_orbitals, "unfolding")
     energies, weights = (
