@@ -16,6 +16,7 @@ from deeph_tracegrad.inference.spectra.kernel_polynomials import (
     Bounds,
     FactorisedOverlap,
     chebyshev_moments,
+    moments_needed,
     random_vectors,
     states_below,
 )
@@ -125,11 +126,12 @@ class KernelPolynomials:
         groups: OrbitalGroups,
         divisions: tuple[int, int, int],
         broadening: float,
+        window: tuple[float, float],
         vectors: int,
     ) -> "KernelPolynomials":
         """Moments from random vectors, the same number at each k; the MPI ranks share the k-points.
 
-        broadening: standard deviation of what a state in the middle of the spectrum is spread by, eV.
+        broadening: largest standard deviation of what a state in a window of energies is spread by, eV.
 
         Raises:
             SolverError: S(k) is not positive definite, or the spectrum has no bounds.
@@ -144,7 +146,7 @@ class KernelPolynomials:
             for channel in operators.hamiltonian:
                 hamiltonian = _as_real(channel.at_k(k), real=real)
                 bounds = Bounds.of(hamiltonian, overlap)
-                number = 2 * max(2, round(np.pi * bounds.radius / broadening / 2))
+                number = moments_needed(bounds, broadening, window)
                 start = random_vectors(len(overlap.roots), vectors, hamiltonian.dtype, seed=place[tuple(k)])
                 moments = chebyshev_moments(hamiltonian, overlap, bounds, start, number, groups.members)
                 results.append((bounds, moments))

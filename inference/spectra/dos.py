@@ -12,7 +12,6 @@ from enum import StrEnum
 from typing import Any
 
 import numpy as np
-from scipy.optimize import brentq
 
 from deeph_tracegrad.errors import SolverError
 from deeph_tracegrad.inference.bloch import BlochOperators, bloch_operators
@@ -28,7 +27,6 @@ from deeph_tracegrad.orbitals import SpinMode
 INTERVALS = 1000  # of energy, across the window
 DEFAULT_BROADENING = 0.1  # eV
 CRYSTAL_DENSITY, LAYER_DENSITY = 40.0, 160.0  # k-points for each 1/Å; chains as layers
-FARTHEST = 1e3  # eV; no state lies further from zero
 
 
 class Method(StrEnum):
@@ -119,15 +117,19 @@ def _computed(material: Material, options: DosOptions) -> DensityOfStates:
     crystal = periodic_axes(material.structure).all()
     divisions = mesh_divisions(material.structure, options.density or (CRYSTAL_DENSITY if crystal else LAYER_DENSITY))
     method = options.method or _suitable(operators, divisions)
+    if options.fermi_level is None:
+        fermi = find_fermi_level(material, operators)
+    else:
+        fermi = FermiLevel(options.fermi_level, "given by the user")
+    edges = fermi.level + np.linspace(*options.window, INTERVALS + 1)
     count: StateCount
     if method is Method.KERNEL_POLYNOMIALS:
-        count = KernelPolynomials.of(operators, groups, divisions, options.broadening, options.vectors)
+        window = (float(edges[0]), float(edges[-1]))
+        count = KernelPolynomials.of(operators, groups, divisions, options.broadening, window, options.vectors)
     else:
         reciprocal = material.structure.lattice.reciprocal_lattice.matrix if method is Method.TETRAHEDRON else None
         count = MeshStates.of(operators, groups, divisions, reciprocal, options.broadening)
     per_state = 2 if material.spin is SpinMode.NONE else 1
-    fermi = _fermi_level(material, operators, options, count, per_state)
-    edges = fermi.level + np.linspace(*options.window, INTERVALS + 1)
     errors = count.density_errors(edges)
     return DensityOfStates(
         edges,
@@ -148,29 +150,10 @@ def _suitable(operators: BlochOperators, divisions: tuple[int, int, int]) -> Met
     return Method.TETRAHEDRON if max(divisions) > 1 else Method.GAUSSIAN
 
 
-def _fermi_level(
-    material: Material, operators: BlochOperators, options: DosOptions, count: StateCount, per_state: int
-) -> FermiLevel:
-    """As for bands; of a cell too large for that, from the count itself."""
-    if options.fermi_level is not None:
-        return FermiLevel(options.fermi_level, "given by the user")
-    if operators.num_orbitals <= DENSE_LIMIT or material.electrons is None:
-        return find_fermi_level(material, operators)
-    electrons = material.electrons
-
-    def excess(level: float) -> float:
-        return per_state * float(count.occupied(level).sum()) - electrons
-
-    if excess(FARTHEST) <= 0:
-        raise SolverError(f"{electrons:g} electrons do not fit into {operators.num_orbitals:,} orbitals")
-    level = float(brentq(excess, -FARTHEST, FARTHEST, xtol=1e-4))
-    return FermiLevel(level, f"{electrons:g} electrons in the kernel polynomials' density of states", whole_zone=True)
-
-
 def _describe(method: Method, divisions: tuple[int, int, int], options: DosOptions) -> str:
     mesh = f"k-mesh {'x'.join(map(str, divisions))}"
     if method is Method.TETRAHEDRON:
         return f"linear tetrahedra, {mesh}"
     if method is Method.GAUSSIAN:
         return f"Gaussians of {options.broadening:g} eV, {mesh}"
-    return f"kernel polynomials, {options.broadening:g} eV, {options.vectors} random vectors, {mesh}"
+    return f"kernel polynomials of {options.broadening:g} eV, {options.vectors} random vectors a k-point, {mesh}"

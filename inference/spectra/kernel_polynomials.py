@@ -18,6 +18,7 @@ from deeph_tracegrad.errors import SolverError
 
 BOUND_TOLERANCE = 1e-4  # relative error of the lowest and highest energy
 MARGIN = 0.01  # of the spectrum's width, kept free on either side
+SMALLEST_SQUARE = 1e-2  # of sin(arccos x): even at the ends of the spectrum the kernel has some width
 ROUNDING = 1e-6  # a Chebyshev polynomial inside the bounds exceeds 1 by less
 
 
@@ -93,7 +94,7 @@ class Bounds:
             )
         except ArpackError as error:
             raise SolverError(f"the bounds of the spectrum were not found ({error})") from None
-        return cls((low + high) / 2, (high - low) * (0.5 + MARGIN))
+        return cls(float(low + high) / 2, float(high - low) * (0.5 + MARGIN))
 
 
 def random_vectors(size: int, number: int, dtype: np.dtype, seed: int) -> np.ndarray:
@@ -114,7 +115,7 @@ def chebyshev_moments(
 ) -> np.ndarray:
     """The shares of each group in <x| T_m(Ã) |x>, (m, P, V), for x = F†⁻¹ z; Ã is A with its spectrum in -1..1.
 
-    Two moments for each product with H, [W] eqs. 28, 34 and 35.
+    Two moments for each product with H, [W] section II.B.1.
 
     Args:
         hamiltonian: (M, M).
@@ -153,11 +154,20 @@ def chebyshev_moments(
     return moments
 
 
-def jackson_factors(number: int) -> np.ndarray:
-    """The kernel that keeps a truncated series positive, (m,), [W] eq. 71.
+def moments_needed(bounds: Bounds, broadening: float, window: tuple[float, float]) -> int:
+    """How many moments, an even number, spread a state in the window (eV) by at most `broadening` (eV).
 
-    A state is spread by nearly a Gaussian of standard deviation π radius / m.
+    The Jackson kernel is nearly a Gaussian of standard deviation π radius sqrt(1 - x²) / m, [W] section
+    II.C.3: narrower near the ends of the spectrum, where the occupied states of most bases are.
     """
+    low, high = ((energy - bounds.centre) / bounds.radius for energy in window)
+    nearest = np.clip(0.0, low, high)  # to the middle of the spectrum, in the window
+    width = np.pi * bounds.radius * np.sqrt(max(1 - nearest**2, SMALLEST_SQUARE))
+    return 2 * max(2, int(np.ceil(width / broadening / 2)))
+
+
+def jackson_factors(number: int) -> np.ndarray:
+    """The kernel that keeps a truncated series positive, (m,), [W] section II.C.3."""
     order, last = np.arange(number), number + 1
     angle = np.pi / last
     return ((last - order) * np.cos(order * angle) + np.sin(order * angle) / np.tan(angle)) / last
@@ -166,7 +176,7 @@ def jackson_factors(number: int) -> np.ndarray:
 def states_below(moments: np.ndarray, bounds: Bounds, levels: np.ndarray) -> np.ndarray:
     """The integral of the density of states up to each level, from moments (m, ...): (L, ...).
 
-    The series of [W] eq. 22 integrated term by term: ∫ T_m(x) / sqrt(1 - x²) dx = -sin(m arccos x) / m.
+    The series of [W] section II.C integrated term by term: ∫ T_m(x) / sqrt(1 - x²) dx = -sin(m arccos x) / m.
     """
     angle = np.arccos(np.clip((levels - bounds.centre) / bounds.radius, -1, 1))
     order = np.arange(1, len(moments))

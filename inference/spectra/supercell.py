@@ -13,7 +13,8 @@ from deeph_tracegrad.errors import MismatchError
 from deeph_tracegrad.inference.kpoints import periodic_axes
 
 STRAIN = 0.005  # relative, up to which a turned lattice fits
-UNAMBIGUOUS = 0.25  # of the shortest primitive vector, up to which an unturned lattice fits
+DIRECT_STRAIN = 0.03  # relative, up to which an unturned lattice fits
+UNAMBIGUOUS = 0.25  # of the shortest primitive vector, up to which it is clear how many of them a vector is
 TRIAL_ATOMS = 24  # of the supercell that are laid on each site to find the origin
 
 
@@ -69,7 +70,7 @@ def map_supercell(structure: Structure, primitive: Structure, tolerance: float) 
         lengths = [", ".join(f"{length:.3f}" for length in cell.lattice.abc) for cell in (primitive, structure)]
         raise MismatchError(
             f"the lattice of the structure ({lengths[1]} Å) is no supercell of the primitive one ({lengths[0]} Å), "
-            "turned or not; check which cell --primitive names"
+            "turned or strained a little; check which cell --primitive names"
         )
     if best.strangers == len(structure):
         raise MismatchError(f"no atom of the structure is within {tolerance:g} Å of a site of the primitive cell")
@@ -104,7 +105,9 @@ def _laid_lattices(structure: Structure, primitive: Structure) -> Iterator[_Laid
 def _transforms(large: np.ndarray, small: np.ndarray) -> Iterator[np.ndarray]:
     """Integer matrices (d, d) that make the vectors `small` (d, 3) to `large`, as they are or turned."""
     direct = np.rint(large @ np.linalg.pinv(small)).astype(int)
-    if abs(direct @ small - large).max(initial=0.0) < UNAMBIGUOUS * np.linalg.norm(small, axis=1).min(initial=np.inf):
+    shortest = np.linalg.norm(small, axis=1).min(initial=np.inf)
+    tolerance = np.minimum(UNAMBIGUOUS * shortest, DIRECT_STRAIN * np.linalg.norm(large, axis=1))
+    if (np.linalg.norm(direct @ small - large, axis=1) < tolerance).all():
         yield direct
     metric, wanted = small @ small.T, large @ large.T
     scale = np.sqrt(np.outer(np.diag(wanted), np.diag(wanted)))

@@ -123,7 +123,7 @@ def _report_cells(supercell: SupercellMap, material: Material) -> None:
 def _beside(states: UnfoldedStates, reference: BandStructure) -> BandStructure:
     """The primitive cell's bands on the energy scale of the supercell."""
     shift = states.shift_of(reference)
-    say(f"primitive     bands moved by {shift:+.3f} eV, to where they overlap most with the spectrum")
+    say(f"primitive     bands moved by {round(shift, 3) + 0.0:+.3f} eV, to where they overlap most with the spectrum")
     return replace(reference, energies=reference.energies + shift)
 
 
