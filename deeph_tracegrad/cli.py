@@ -324,7 +324,9 @@ def dos(
     window: WindowOption = (-10, 10),
     density: Annotated[
         float | None,
-        typer.Option(min=1.0, max=1e4, help="k-points for each 1/Å (without 2π); by default 40, of layers 160."),
+        typer.Option(
+            min=1.0, max=1e4, help="k-points for each 1/Å (without 2π); by default 40, of layers 160, of kpm 20."
+        ),
     ] = None,
     broadening: Annotated[
         float, typer.Option(help="Standard deviation of Gaussians and of kernel polynomials (kpm), in eV.")

@@ -57,7 +57,7 @@ def new_page(title: str, panels: Sequence[str] = ("",)) -> Figure:
 def save_page(page: Figure, file: Path) -> None:
     """Write it with plotly's program inside, 5 MB."""
     with atomic_path(file) as temporary:
-        page.write_html(temporary, include_plotlyjs=True, default_height="95vh")
+        page.write_html(temporary, include_plotlyjs=True)
 
 
 def frame_path(page: Figure, path: KPath, window: tuple[float, float]) -> None:

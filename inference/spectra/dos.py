@@ -27,6 +27,7 @@ from deeph_tracegrad.orbitals import SpinMode
 INTERVALS = 1000  # of energy, across the window
 DEFAULT_BROADENING = 0.1  # eV
 CRYSTAL_DENSITY, LAYER_DENSITY = 40.0, 160.0  # k-points for each 1/Å; chains as layers
+LARGE_CELL_DENSITY = 20.0  # of kernel polynomials, whose broadening hides more
 
 
 class Method(StrEnum):
@@ -114,9 +115,7 @@ def compute_dos(material: Material, options: DosOptions) -> DensityOfStates:
 def _computed(material: Material, options: DosOptions) -> DensityOfStates:
     operators = bloch_operators(material)
     groups = OrbitalGroups.of(material, options.grouping)
-    crystal = periodic_axes(material.structure).all()
-    divisions = mesh_divisions(material.structure, options.density or (CRYSTAL_DENSITY if crystal else LAYER_DENSITY))
-    method = options.method or _suitable(operators, divisions)
+    divisions, method = _mesh_and_method(material, operators, options)
     if options.fermi_level is None:
         fermi = find_fermi_level(material, operators)
     else:
@@ -144,10 +143,21 @@ def _computed(material: Material, options: DosOptions) -> DensityOfStates:
     )
 
 
-def _suitable(operators: BlochOperators, divisions: tuple[int, int, int]) -> Method:
-    if operators.num_orbitals > DENSE_LIMIT:
-        return Method.KERNEL_POLYNOMIALS
-    return Method.TETRAHEDRON if max(divisions) > 1 else Method.GAUSSIAN
+def _mesh_and_method(
+    material: Material, operators: BlochOperators, options: DosOptions
+) -> tuple[tuple[int, int, int], Method]:
+    """What is asked for, or what suits the cell's size."""
+    method = options.method
+    if method is None and operators.num_orbitals > DENSE_LIMIT:
+        method = Method.KERNEL_POLYNOMIALS
+    if method is Method.KERNEL_POLYNOMIALS:
+        density = LARGE_CELL_DENSITY
+    else:
+        density = CRYSTAL_DENSITY if periodic_axes(material.structure).all() else LAYER_DENSITY
+    divisions = mesh_divisions(material.structure, options.density or density)
+    if method is None:
+        method = Method.TETRAHEDRON if max(divisions) > 1 else Method.GAUSSIAN
+    return divisions, method
 
 
 def _describe(method: Method, divisions: tuple[int, int, int], options: DosOptions) -> str:

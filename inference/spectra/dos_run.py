@@ -72,7 +72,8 @@ def _report(dos: DensityOfStates, material: Material) -> None:
         error = "" if dos.errors is None else f" ± {np.linalg.norm(dos.errors[:, 0, place]):.2g}"
         say(f"at E_F        {dos.total[:, place].sum():.4f}{error} electrons/eV in the cell")
     say()
-    say(f"{'electrons below E_F':24}" + ("" if len(dos.occupied) == 1 else f"{'up':>10}{'down':>10}"))
+    spins = ("",) if len(dos.occupied) == 1 else ("up", "down")
+    say((f"{'electrons below E_F':24}" + "".join(f"{spin:>10}" for spin in spins)).rstrip())
     for label, electrons in list(zip(dos.labels, dos.occupied.T, strict=True))[:MOST_LINES]:
         say(f"{label:24}" + "".join(f"{value:>10.4f}" for value in electrons))
     if len(dos.labels) > MOST_LINES:

@@ -8,6 +8,7 @@ vector with E[z z†] = 1, then for x = F†⁻¹ z the mean of <x| f(A) |x> is 
 Shape letters: M rows of H(k), V random vectors, P groups of rows, m moments, L levels.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,7 +116,8 @@ def chebyshev_moments(
 ) -> np.ndarray:
     """The shares of each group in <x| T_m(Ã) |x>, (m, P, V), for x = F†⁻¹ z; Ã is A with its spectrum in -1..1.
 
-    Two moments for each product with H, [W] section II.B.1.
+    All rows together take one product with H for two moments ([W] section II.B.1), several groups one for each: their
+    shares in <T_m x| T_m x> would hold the noise of all states, not only of those near an energy.
 
     Args:
         hamiltonian: (M, M).
@@ -128,30 +130,56 @@ def chebyshev_moments(
     Raises:
         SolverError: a state lies outside the bounds.
     """
+    states = _polynomials(hamiltonian, overlap, bounds, overlap.coloured(vectors))
+    moments = np.empty((number, members.shape[0], vectors.shape[1]))
+    start, start_image = next(states)
+    moments[0] = members @ (start_image.conj() * start).real
+    if members.shape[0] > 1:
+        for order in range(1, number):
+            moments[order] = members @ (start_image.conj() * next(states)[0]).real
+            _check_bounded(moments[order], moments[0], bounds)
+        return moments
+    image = start_image
+    for order in range(number // 2):
+        before, (state, image) = image, next(states)
+        moments[2 * order + 1, 0] = _product(before, state)
+        if order:
+            moments[2 * order + 1] = 2 * moments[2 * order + 1] - moments[1]
+        if 2 * order + 2 < number:
+            moments[2 * order + 2] = 2 * _product(image, state) - moments[0]
+            _check_bounded(moments[2 * order + 2], moments[0], bounds)
+    return moments
+
+
+def _polynomials(
+    hamiltonian: sparse.csr_array, overlap: FactorisedOverlap, bounds: Bounds, start: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """T_m(Ã) x and S T_m(Ã) x of x (M, V), from m = 0 on; the second is carried along, without products with S."""
 
     def scaled(state: np.ndarray, image: np.ndarray) -> np.ndarray:
         """S Ã t of a state t whose image S t is known."""
         return (hamiltonian @ state - bounds.centre * image) / bounds.radius
 
-    def shares(image: np.ndarray, state: np.ndarray) -> np.ndarray:
-        return members @ (state.conj() * image).real
+    state, image = start, overlap.matrix @ start
+    yield state, image
+    following = scaled(state, image)
+    while True:
+        state, image, before = overlap.solve(following), following, image
+        yield state, image
+        following = 2 * scaled(state, image) - before
 
-    moments = np.empty((number, members.shape[0], vectors.shape[1]))
-    state = overlap.coloured(vectors)  # T_m(Ã) x, from m = 0; its image is carried along, which saves products with S
-    image = overlap.matrix @ state
-    next_image = scaled(state, image)
-    moments[0], moments[1] = shares(image, state), shares(next_image, state)
-    for order in range(1, number // 2):
-        state, image, before = overlap.solve(next_image), next_image, image
-        next_image = 2 * scaled(state, image) - before
-        moments[2 * order] = 2 * shares(image, state) - moments[0]
-        moments[2 * order + 1] = 2 * shares(next_image, state) - moments[1]
-        if (abs(moments[2 * order].sum(axis=0)) > (1 + ROUNDING) * moments[0].sum(axis=0)).any():
-            raise SolverError(
-                f"states lie outside {bounds.centre - bounds.radius:.2f} to {bounds.centre + bounds.radius:.2f} eV, "
-                "where Lanczos found all: S(k) is too nearly singular"
-            )
-    return moments
+
+def _product(image: np.ndarray, state: np.ndarray) -> np.ndarray:
+    """(S a)† b of vectors (M, V), (V,); real for polynomials of one Hermitian operator on one vector."""
+    return np.einsum("mv,mv->v", image.conj(), state).real
+
+
+def _check_bounded(moments: np.ndarray, zeroth: np.ndarray, bounds: Bounds) -> None:
+    if (abs(moments.sum(axis=0)) > (1 + ROUNDING) * zeroth.sum(axis=0)).any():
+        raise SolverError(
+            f"states lie outside {bounds.centre - bounds.radius:.2f} to {bounds.centre + bounds.radius:.2f} eV, "
+            "where Lanczos found all: S(k) is too nearly singular"
+        )
 
 
 def moments_needed(bounds: Bounds, broadening: float, window: tuple[float, float]) -> int:

@@ -76,6 +76,6 @@ def unfolded_page(
                 page, states.path, channel, reference.first_band, name="primitive cell", colour=REFERENCE_COLOUR,
                 width=1, dash="dash",
             )  # fmt: skip
-        page.update_layout(legend={"x": 0, "y": -0.05})
+        page.update_layout(legend={"x": 1, "y": 1, "xanchor": "right", "yanchor": "bottom"})
     frame_path(page, states.path, window)
     save_page(page, file)

@@ -52,6 +52,9 @@ def test_full_trace_gives_the_moments_of_the_spectrum(real):
     angle = np.arccos((energies - bounds.centre) / bounds.radius)
     expected = np.cos(np.arange(120)[:, None] * angle) @ shares.T
     np.testing.assert_allclose(moments, expected, rtol=0, atol=1e-10)
+    every = sparse.csr_array(np.ones((1, SIZE)))
+    together = chebyshev_moments(hamiltonian, factor, bounds, np.eye(SIZE), 120, every).sum(axis=2)
+    np.testing.assert_allclose(together[:, 0], expected.sum(axis=1), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("real", [True, False])
