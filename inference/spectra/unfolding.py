@@ -31,7 +31,7 @@ from deeph_tracegrad.material import Material
 from deeph_tracegrad.orbitals import SpinMode
 
 SHIFT_STEP = 0.005  # eV
-SHIFT_SPREAD = 0.05  # eV, within which two levels count as one when bands are laid over one another
+SHIFT_SPREAD = 0.3  # eV, wide enough that distorted bands are fitted as a whole, not a flat one exactly
 
 
 @dataclass(frozen=True, eq=False)
