@@ -32,6 +32,15 @@ BasisDir = Annotated[
 ]
 BASIS_HELP = "Basis of an element: C=C6.0-s2p2d1, or the name of an .orb file. Repeatable."
 
+RunFolder = Annotated[Path, typer.Argument(help="A run or a DeepH folder, labelled or predicted.")]
+WindowOption = Annotated[tuple[float, float], typer.Option(help="Energies LO HI around the Fermi level, in eV.")]
+FermiOption = Annotated[
+    float | None, typer.Option("--fermi", help="Fermi level in eV; by default from the electron count.")
+]
+FormatOption = Annotated[
+    str, typer.Option("--format", help="Pictures to make, separated by commas: png, pdf, svg, html (interactive).")
+]
+
 MAIN_RANK_SECONDS = 2.0
 OUTPUT_SECONDS = 0.5
 
@@ -250,8 +259,8 @@ def import_deeph_e3(
 
 @app.command()
 def bands(
-    folder: Annotated[Path, typer.Argument(help="A run or a DeepH folder, labelled or predicted.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Prefix of the files to write: PREFIX.h5, PREFIX.png.")],
+    folder: RunFolder,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Prefix of the files to write: PREFIX.h5, PREFIX.png, ...")],
     kpath: Annotated[
         str,
         typer.Option(
@@ -273,18 +282,114 @@ def bands(
     density: Annotated[
         float, typer.Option(min=1.0, max=1e5, help="k-points for each 1/Å of path (without 2π).")
     ] = 200.0,
-    fermi: Annotated[
-        float | None, typer.Option("--fermi", help="Fermi level in eV; by default from the electron count.")
+    fermi: FermiOption = None,
+    project: Annotated[
+        Literal["element", "shell", "orbital", "atom"] | None,
+        typer.Option(help="Fat bands: the shares of these groups of orbitals, drawn and written."),
     ] = None,
+    picture_formats: FormatOption = "png",
+    export: Annotated[
+        str, typer.Option(help="More files, separated by commas: openmx (.Band), gnuplot, csv, pymatgen (.json).")
+    ] = "",
 ) -> None:
     """Band structure of H(R), S(R) along a path, with the Fermi level, as HDF5 and picture."""
-    from deeph_tracegrad.inference.band_run import run_bands
+    from deeph_tracegrad.inference.band_run import BandFiles, run_bands
     from deeph_tracegrad.inference.bands import BandOptions
+    from deeph_tracegrad.inference.export import EXPORTS
+    from deeph_tracegrad.inference.figure import parse_formats, parse_names
+    from deeph_tracegrad.inference.spectra.projections import Grouping
     from deeph_tracegrad.preprocess.printed_bands import read_printed_bands
     from deeph_tracegrad.preprocess.runs import read_material
 
     options = BandOptions(kpath=kpath, window=window, num_bands=num_bands, density=density, fermi_level=fermi)
-    run_bands(folder, out, options, compare, read_material=read_material, read_printed=read_printed_bands)
+    files = BandFiles(
+        parse_formats(picture_formats),
+        parse_names(export, tuple(EXPORTS), "--export"),
+        None if project is None else Grouping(project),
+    )
+    run_bands(folder, out, options, compare, files, read_material=read_material, read_printed=read_printed_bands)
+
+
+@app.command()
+def dos(
+    folder: RunFolder,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Prefix of the files to write: PREFIX.h5, .csv, .png.")],
+    method: Annotated[
+        Literal["tetrahedron", "gaussian", "kpm"] | None,
+        typer.Option(help="By default tetrahedra; Gaussians where there is one k-point; kpm for large cells."),
+    ] = None,
+    project: Annotated[
+        Literal["element", "shell", "orbital", "atom"], typer.Option(help="Groups of orbitals to split it into.")
+    ] = "shell",
+    window: WindowOption = (-10, 10),
+    density: Annotated[
+        float | None,
+        typer.Option(
+            min=1.0, max=1e4, help="k-points for each 1/Å (without 2π); by default 40, of layers 160, of kpm 20."
+        ),
+    ] = None,
+    broadening: Annotated[
+        float, typer.Option(help="Standard deviation of Gaussians and of kernel polynomials (kpm), in eV.")
+    ] = 0.1,
+    vectors: Annotated[int, typer.Option(min=2, help="Random vectors of kpm; their scatter gives the error.")] = 16,
+    fermi: FermiOption = None,
+    picture_formats: FormatOption = "png",
+) -> None:
+    """Density of states, in all and by groups of orbitals, as HDF5, CSV and picture."""
+    from deeph_tracegrad.inference.figure import parse_formats
+    from deeph_tracegrad.inference.spectra.dos import DosOptions, Method
+    from deeph_tracegrad.inference.spectra.dos_run import run_dos
+    from deeph_tracegrad.inference.spectra.projections import Grouping
+    from deeph_tracegrad.preprocess.runs import read_material
+
+    options = DosOptions(
+        method=None if method is None else Method(method),
+        grouping=Grouping(project),
+        window=window,
+        density=density,
+        broadening=broadening,
+        vectors=vectors,
+        fermi_level=fermi,
+    )
+    run_dos(folder, out, options, parse_formats(picture_formats), read_material=read_material)
+
+
+@app.command()
+def unfold(
+    supercell: RunFolder,
+    primitive: Annotated[
+        Path,
+        typer.Option(help="The primitive cell: a structure file, or a run or DeepH folder, whose bands are drawn too."),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Prefix of the files to write: PREFIX.h5, PREFIX.png.")],
+    kpath: Annotated[str, typer.Option(help="Path in the zone of the primitive cell, as for bands.")] = "auto",
+    window: WindowOption = (-6, 6),
+    density: Annotated[
+        float, typer.Option(min=1.0, max=1e5, help="k-points for each 1/Å of path (without 2π).")
+    ] = 100.0,
+    broadening: Annotated[
+        float | None,
+        typer.Option(help="Standard deviation of a state in the picture, in eV; by default 1/120 of the window."),
+    ] = None,
+    tolerance: Annotated[float, typer.Option(help="How far an atom may be from its site, in Å.")] = 0.7,
+    fermi: FermiOption = None,
+    picture_formats: FormatOption = "png",
+) -> None:
+    """Bands of a supercell unfolded to the zone of a primitive cell, as HDF5 and picture."""
+    from deeph_tracegrad.inference.figure import parse_formats
+    from deeph_tracegrad.inference.spectra.unfold_run import PrimitiveCell, UnfoldOptions, run_unfold
+    from deeph_tracegrad.preprocess.runs import read_material
+    from deeph_tracegrad.structures.reader import read_structure
+
+    options = UnfoldOptions(
+        kpath=kpath, window=window, density=density, broadening=broadening, tolerance=tolerance, fermi_level=fermi
+    )
+    if primitive.is_dir():
+        material = read_material(primitive)
+        cell = PrimitiveCell(material.structure, material)
+    else:
+        cell = PrimitiveCell(read_structure(primitive))
+    run_unfold(supercell, cell, out, options, parse_formats(picture_formats), read_material=read_material)
 
 
 def main() -> None:

@@ -5,20 +5,23 @@ Shape letters: K k-points, n bands, s spin channels.
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from deeph_tracegrad.atomic import check_writable
-from deeph_tracegrad.console import count, say, warn
+from deeph_tracegrad.console import say, warn
 from deeph_tracegrad.errors import ConfigError, MismatchError
 from deeph_tracegrad.inference.bands import BandOptions, BandStructure, band_difference, compute_bands
-from deeph_tracegrad.inference.export import write_bands
+from deeph_tracegrad.inference.describe import headline, title
+from deeph_tracegrad.inference.export import EXPORTS, write_bands
 from deeph_tracegrad.inference.fermi import FermiLevel
+from deeph_tracegrad.inference.figure import DEFAULT_FORMATS, INTERACTIVE, output_files
 from deeph_tracegrad.inference.kpath import choose_path, path_through
 from deeph_tracegrad.inference.plot import plot_bands
+from deeph_tracegrad.inference.spectra.projections import BandProjections, Grouping, project_bands
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.parallel import world
 
@@ -44,22 +47,37 @@ class PrintedBands(Protocol):
 ReadPrinted = Callable[[Path], PrintedBands]
 
 
+@dataclass(frozen=True)
+class BandFiles:
+    """What is written beside OUT.h5.
+
+    formats: of the pictures. exports: names in `export.EXPORTS`. grouping: draw the shares of these groups of orbitals
+    instead of plain bands.
+    """
+
+    formats: tuple[str, ...] = DEFAULT_FORMATS
+    exports: tuple[str, ...] = ()
+    grouping: Grouping | None = None
+
+
 def run_bands(
     folder: Path,
     out: Path,
     options: BandOptions,
     compare: Path | None,
+    wanted: BandFiles = BandFiles(),
     *,
     read_material: ReadMaterial,
     read_printed: ReadPrinted,
 ) -> BandStructure:
-    """Write the bands of a run to OUT.h5 and OUT.png, and print what they show.
+    """Write the bands of a run to OUT.h5, pictures and exports, and print what they show.
 
     Args:
         folder: run or DeepH folder.
         out: prefix of the files.
         options: which bands.
         compare: a folder, or a file with the bands that a DFT code printed, whose k-points are then taken.
+        wanted: which files.
         read_material: reads a folder.
         read_printed: reads such a file.
 
@@ -67,11 +85,13 @@ def run_bands(
         TracegradError: something cannot be read, solved or compared.
     """
     started = time.monotonic()
-    files = [out.with_name(out.name + suffix) for suffix in (".h5", ".png")]
+    if compare is not None and wanted.grouping is not None:
+        raise ConfigError("--project and --compare each make a picture of their own; give one of them")
+    files = output_files(out, ("h5", *wanted.formats, *(EXPORTS[name][0] for name in wanted.exports)))
     for file in files:
         check_writable(file)
     material = read_material(folder)
-    say(_headline(material))
+    say(headline(material))
     reference = None
     if compare is None:
         bands = compute_bands(material, choose_path(options.kpath, material.structure, options.density), options)
@@ -80,14 +100,51 @@ def run_bands(
     else:
         bands, reference = _beside_folder(material, options, compare, read_material(compare))
 
+    projections = None if wanted.grouping is None else project_bands(material, bands, wanted.grouping)
     if world().is_main:
-        write_bands(files[0], bands)
+        write_bands(files[0], bands, projections)
         names = (_name(folder, compare), _name(compare, folder) if compare is not None else "")
-        plot_bands(files[1], bands, reference, names=names, title=_title(material), window=options.window)
+        for file in files[1 : 1 + len(wanted.formats)]:
+            if projections is None:
+                _draw(file, bands, reference, names, title(material), options)
+            else:
+                _draw_projections(file, bands, projections, title(material), options)
+        for name, file in zip(wanted.exports, files[1 + len(wanted.formats) :], strict=True):
+            EXPORTS[name][1](file, bands)
     _report(bands, reference, options)
     say(f"written       {', '.join(map(str, files))}")
     say(f"time          {time.monotonic() - started:.1f} s")
     return bands
+
+
+def _draw(
+    file: Path,
+    bands: BandStructure,
+    reference: BandStructure | None,
+    names: tuple[str, str],
+    heading: str,
+    options: BandOptions,
+) -> None:
+    if file.suffix == INTERACTIVE:
+        from deeph_tracegrad.inference.interactive import bands_page
+
+        bands_page(file, bands, reference, names=names, title=heading, window=options.window or bands.shown_range)
+    else:
+        plot_bands(file, bands, reference, names=names, title=heading, window=options.window)
+
+
+def _draw_projections(
+    file: Path, bands: BandStructure, projections: BandProjections, heading: str, options: BandOptions
+) -> None:
+    window = options.window or bands.shown_range
+    if file.suffix == INTERACTIVE:
+        from deeph_tracegrad.inference.spectra.pages import fat_bands_page
+
+        fat_bands_page(file, bands, projections, window, heading)
+    else:
+        from deeph_tracegrad.inference.spectra.pictures import plot_fat_bands
+
+        plot_fat_bands(file, bands, projections, window, heading)
 
 
 def _beside_file(
@@ -192,22 +249,6 @@ def _report_differences(bands: BandStructure, reference: BandStructure, options:
         states = f"{found.states:,}" if found else "0"
         say(TABLE_ROW.format(f"{window[0]:+g} to {window[1]:+g} eV", states, *cells))
     say()
-
-
-def _headline(material: Material) -> str:
-    return (
-        f"{_formula(material)}: {count(len(material.structure), 'atom')}, {material.num_orbitals:,} orbitals "
-        f"({material.basis.describe()}), spin {material.spin}"
-    )
-
-
-def _formula(material: Material) -> str:
-    composition = material.structure.composition
-    return str(composition.elements[0]) if composition.is_element else composition.reduced_formula  # H, not H2
-
-
-def _title(material: Material) -> str:
-    return f"{_formula(material)}, {count(len(material.structure), 'atom')}"
 
 
 def _name(path: Path, other: Path | None) -> str:

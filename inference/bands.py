@@ -4,7 +4,7 @@ Shape letters: K k-points, n bands, s spin channels.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from deeph_tracegrad.console import say
 from deeph_tracegrad.errors import ConfigError, SolverError
 from deeph_tracegrad.inference.bloch import BlochOperators, bloch_operators
+from deeph_tracegrad.inference.checks import check_fermi_level, check_window
 from deeph_tracegrad.inference.fermi import FermiLevel, find_fermi_level, with_band_edges
 from deeph_tracegrad.inference.kpath import KPath
 from deeph_tracegrad.inference.kpoints import over_k_points
@@ -20,6 +21,7 @@ from deeph_tracegrad.material import Material
 from deeph_tracegrad.orbitals import SpinMode
 
 DEFAULT_NUM_BANDS = 100  # of a cell with too many orbitals to compute all
+DEFAULT_RANGE = (-6.0, 6.0)  # eV around the Fermi level, in pictures
 OFF_PATH = 1e-3  # eV; a band edge that no state on the path comes closer to is elsewhere in the zone
 
 
@@ -41,10 +43,10 @@ class BandOptions:
     def __post_init__(self) -> None:
         if self.window is not None and self.num_bands is not None:
             raise ConfigError("--window and --num-bands each say which bands are wanted; give one of them")
-        if self.window is not None and not -np.inf < self.window[0] < self.window[1] < np.inf:
-            raise ConfigError(f"the window {self.window[0]:g} {self.window[1]:g} is empty; give LO HI with LO below HI")
-        if self.fermi_level is not None and not np.isfinite(self.fermi_level):
-            raise ConfigError(f"the Fermi level {self.fermi_level} is not a number of eV")
+        if self.window is not None:
+            check_window(self.window)
+        if self.fermi_level is not None:
+            check_fermi_level(self.fermi_level)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +65,33 @@ class BandStructure:
     fermi: FermiLevel
     spin: SpinMode
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> "BandStructure":
+        """Only the bands from the first to the last that were computed at every k-point of the path.
+
+        Raises:
+            SolverError: there is none.
+        """
+        known = np.flatnonzero(~np.isnan(self.energies).any(axis=(0, 1)))
+        if not len(known):
+            raise SolverError("no band was computed at every k-point of the path; give a wider --window")
+        kept = slice(int(known[0]), int(known[-1]) + 1)
+        return replace(
+            self,
+            energies=self.energies[:, :, kept],
+            residuals=self.residuals[:, :, kept],
+            first_band=self.first_band + kept.start,
+        )
+
+    @property
+    def shown_range(self) -> tuple[float, float]:
+        """Energies that a picture shows, eV around the Fermi level: the default, or less where few were computed."""
+        relative = self.energies - self.fermi.level
+        lowest, highest = float(np.nanmin(relative)), float(np.nanmax(relative))
+        margin = max(0.05 * (highest - lowest), 0.1)
+        low, high = max(DEFAULT_RANGE[0], lowest - margin), min(DEFAULT_RANGE[1], highest + margin)
+        return (low, high) if low < high else (lowest - margin, highest + margin)  # all far from the Fermi level
 
     def k_of(self, energy: float) -> int | None:
         """The k-point of the path where a state has this energy; None where none comes within 1 meV."""

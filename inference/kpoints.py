@@ -43,12 +43,24 @@ def mesh_points(divisions: Sequence[int], *, time_reversal: bool) -> tuple[np.nd
 
     time_reversal: keep one of k and -k.
     """
-    steps = np.stack(np.meshgrid(*(np.arange(n) for n in divisions), indexing="ij"), axis=-1).reshape(-1, 3)
+    _, kept, count = np.unique(
+        reduced_numbers(divisions, time_reversal=time_reversal), return_index=True, return_counts=True
+    )
+    return (_steps(divisions) / np.array(divisions))[kept], count / np.prod(divisions)
+
+
+def reduced_numbers(divisions: Sequence[int], *, time_reversal: bool) -> np.ndarray:
+    """For each point of the whole mesh, last axis fastest, the number of its equivalent among `mesh_points`."""
+    steps = _steps(divisions)
     number = np.arange(len(steps))
+    if not time_reversal:
+        return number
     opposite = np.ravel_multi_index(tuple((-steps % divisions).T), tuple(divisions))
-    kept = number <= opposite if time_reversal else np.ones(len(steps), dtype=bool)
-    weights = np.where(time_reversal & (number != opposite), 2.0, 1.0)
-    return (steps / np.array(divisions))[kept], weights[kept] / len(steps)
+    return np.unique(np.minimum(number, opposite), return_inverse=True)[1]
+
+
+def _steps(divisions: Sequence[int]) -> np.ndarray:
+    return np.stack(np.meshgrid(*(np.arange(n) for n in divisions), indexing="ij"), axis=-1).reshape(-1, 3)
 
 
 def over_k_points(

@@ -3,24 +3,19 @@
 Shape letters: K k-points, n bands, s spin channels.
 """
 
-import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from deeph_tracegrad.atomic import atomic_path
 from deeph_tracegrad.inference.bands import BandStructure
-from deeph_tracegrad.inference.kpath import KPath
+from deeph_tracegrad.inference.figure import frame_path, new_figure, save_figure
 
 COLOURS = ("#1f5fa8", "#c8402f")  # up (or the only channel), down
 REFERENCE_COLOURS = ("0.6", "0.75")
 OVERLAY = (0, (3, 1.5))  # dashes through which a reference underneath is seen
-DEFAULT_RANGE = (-6.0, 6.0)  # eV around the Fermi level
 
 
 def plot_bands(
@@ -42,15 +37,14 @@ def plot_bands(
         title: above the picture.
         window: energies to show, eV around the Fermi level.
     """
-    figure = Figure(figsize=(5.2, 4.4), dpi=200, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure()
     axes = figure.add_subplot()
     level = bands.fermi.level
-    low, high = window or _range(bands)
+    low, high = window or bands.shown_range
     if reference is not None:
         _draw(axes, reference, level, REFERENCE_COLOURS, linewidth=2.2, linestyle="-")
     _draw(axes, bands, level, COLOURS, linewidth=1.1, linestyle="-" if reference is None else OVERLAY)
-    _frame(axes, bands.path)
+    frame_path(axes, bands.path)
     axes.axhline(0.0, color="0.3", linewidth=0.7, linestyle=":", zorder=1)
     axes.set_ylim(low, high)
     axes.set_ylabel(r"$E - E_\mathrm{F}$ (eV)")
@@ -58,17 +52,7 @@ def plot_bands(
     axes.set_title("   ".join(part for part in (title, gap) if part), fontsize=11)
     _mark_edges(axes, bands)
     _legend(axes, bands, reference, names)
-    with atomic_path(file) as temporary:
-        figure.savefig(temporary)
-
-
-def _range(bands: BandStructure) -> tuple[float, float]:
-    """The default range, or less where few bands were computed."""
-    relative = bands.energies - bands.fermi.level
-    lowest, highest = float(np.nanmin(relative)), float(np.nanmax(relative))
-    margin = max(0.05 * (highest - lowest), 0.1)
-    low, high = max(DEFAULT_RANGE[0], lowest - margin), min(DEFAULT_RANGE[1], highest + margin)
-    return (low, high) if low < high else (lowest - margin, highest + margin)  # all bands far from the Fermi level
+    save_figure(figure, file)
 
 
 def _draw(axes: Axes, bands: BandStructure, level: float, colours: tuple[str, str], **style: Any) -> None:
@@ -79,26 +63,6 @@ def _draw(axes: Axes, bands: BandStructure, level: float, colours: tuple[str, st
                 axes.plot(distance[segment], channel[segment] - level, color=colour, **style)
             else:  # the levels of a molecule
                 axes.plot([-0.5, 0.5], np.repeat(channel[segment] - level, 2, axis=0), color=colour, **style)
-
-
-def _frame(axes: Axes, path: KPath) -> None:
-    """Labelled vertical lines at the corners."""
-    places = path.corner_distance
-    if places[-1] > 0:
-        axes.set_xticks(places, [_tick(label) for label in path.ticks])
-        axes.set_xlim(places[0], places[-1])
-    else:
-        axes.set_xticks([0.0], [_tick(path.ticks[0])])
-        axes.set_xlim(-0.8, 0.8)
-    for place in places[1:-1]:
-        axes.axvline(place, color="0.3", linewidth=0.6, zorder=1)
-    axes.tick_params(axis="x", length=0)
-    axes.tick_params(axis="y", direction="in", right=True)
-
-
-def _tick(label: str) -> str:
-    """X1 as X with a subscript; both sides of a break alike."""
-    return "|".join(re.sub(r"^([A-ZΓ])_?(\d+)$", r"$\\mathrm{\1}_{\2}$", part) for part in label.split("|"))
 
 
 def _mark_edges(axes: Axes, bands: BandStructure) -> None:

@@ -51,6 +51,26 @@ def with_density_and_position(material: Material, *, seed: int = 1) -> Material:
     return replace(material, density=tuple(density), position=tuple(position))
 
 
+def without_atom(material: Material, atom: int) -> Material:
+    """A vacancy: the other atoms with their blocks of S and H, and with the electrons of the neutral rest."""
+    kept = np.delete(np.arange(len(material.structure)), atom)
+    number = np.full(len(material.structure), -1)
+    number[kept] = np.arange(len(kept))
+
+    def cut(matrix: BlockMatrix) -> BlockMatrix:
+        inside = (number[matrix.pairs[:, 3:]] >= 0).all(axis=1)
+        pairs = np.concatenate([matrix.pairs[:, :3], number[matrix.pairs[:, 3:]]], axis=1)[inside]
+        return BlockMatrix.of(pairs, matrix.entries[np.repeat(inside, np.diff(matrix.offsets))], matrix.sizes[kept])
+
+    return replace(
+        material,
+        structure=Structure.from_sites([material.structure[int(one)] for one in kept]),
+        overlap=cut(material.overlap),
+        hamiltonian=tuple(cut(matrix) for matrix in material.hamiltonian),
+        electrons=material.electrons * len(kept) / len(material.structure),
+    )
+
+
 def assert_same_matrices(one: Material, other: Material) -> None:
     """The same blocks to the last bit, where a missing one counts as zero; the same kinds of matrices and numbers."""
     assert one.spin is other.spin

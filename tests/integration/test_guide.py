@@ -28,7 +28,9 @@ LEGACY = {"element.dat", "lat.dat", "rlat.dat", "site_positions.dat", "orbital_t
 WRITTEN = {
     "dataset": {"dataset.json", "shards"},
     "guide": {
-        *(f"{name}{suffix}" for name in ("bands", "bands_dft") for suffix in (".h5", ".png")),
+        *(f"{name}{suffix}" for name in ("bands", "bands_dft", "unfolded") for suffix in (".h5", ".png")),
+        *(f"fat{suffix}" for suffix in (".h5", ".png", ".html", ".Band", ".gnuplot", ".csv", ".json")),
+        *(f"dos{suffix}" for suffix in (".h5", ".csv", ".png")),
         *(f"errors{suffix}" for suffix in (".csv", ".json", ".png")),
         *("training", "predicted", "c_00", "c_00_legacy", "twisted"),
     },

@@ -4,7 +4,7 @@ Every key is a dataset at the root. Energies in `band_data` (n, K) count from th
 `fermi_energy_before_shift_eV`. Of collinear spin the bands of up come first, then those of down; `band_spin` (n,)
 tells them apart, 0 and 1. Where a state was not computed stands NaN.
 
-Shape letters: K k-points, P segments, n bands of both spins.
+Shape letters: K k-points, P segments, n bands of both spins, g groups of orbitals.
 """
 
 import json
@@ -20,6 +20,7 @@ from deeph_tracegrad.errors import ReadError
 from deeph_tracegrad.inference.bands import BandStructure
 from deeph_tracegrad.inference.fermi import FermiLevel
 from deeph_tracegrad.inference.kpath import KPath
+from deeph_tracegrad.inference.spectra.projections import BandProjections
 from deeph_tracegrad.orbitals import SpinMode
 
 FORMAT = "deeph-tracegrad bands"
@@ -27,8 +28,8 @@ FORMAT_VERSION = 1
 GAMMA_NAME = "Gamma"  # what DeepH-dock's plots turn into the letter
 
 
-def write_bands(path: Path, bands: BandStructure) -> None:
-    """Write a band structure."""
+def write_bands(path: Path, bands: BandStructure, projections: BandProjections | None = None) -> None:
+    """Write a band structure, and the shares of groups of orbitals in it where there are some."""
     spins, _, count = bands.energies.shape
     data = bands.energies.transpose(0, 2, 1).reshape(spins * count, -1)
     fermi = bands.fermi
@@ -60,6 +61,9 @@ def write_bands(path: Path, bands: BandStructure) -> None:
         "spin_mode": str(bands.spin),
         "provenance": json.dumps(dict(bands.provenance), default=str),
     }
+    if projections is not None:
+        datasets["projection_labels"] = list(projections.labels)
+        datasets["band_projections"] = projections.weights.transpose(0, 2, 1, 3).reshape(*data.shape, -1)  # (n, K, g)
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs.update(format=FORMAT, format_version=FORMAT_VERSION, program=f"deeph-tracegrad {__version__}")
         for key, value in datasets.items():
