@@ -13,7 +13,7 @@ install: .venv/.installed
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer found: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mpi,tensorboard,dev,docs]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mpi,tensorboard,ase,dev,docs]'
 	touch $@
 
 demo: install

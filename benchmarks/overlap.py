@@ -48,8 +48,10 @@ def main() -> None:
         orbitals = read_orbitals(basis_dir, {"C": LABEL}, ["C"])
         read = time.perf_counter() - start
         pair_table(orbitals["C"], orbitals["C"], operators.overlap)
-        print(f"basis file read in {read:.2f} s, table in {time.perf_counter() - start - read:.2f} s (kept on disk after)")
-        print(f"{'atoms':>6} {'pairs':>8} {'find s':>7} {'S s':>7} {'us/pair':>8} {'MiB':>6} {'write s':>8} {'HPRO s':>8} {'ratio':>6}")
+        print(
+            f"basis file read in {read:.2f} s, table in {time.perf_counter() - start - read:.2f} s (kept on disk after)"
+        )
+        print(" atoms    pairs  find s     S s  us/pair    MiB  write s   HPRO s  ratio")
         for m, n in TWISTS:
             structure = twisted_bilayer(graphene(), Twist.of(m, n))
             if len(structure) <= arguments.atoms:
@@ -73,8 +75,7 @@ def row(structure: Structure, orbitals: Orbitals, basis_dir: Path) -> str:
     unique, taken = (len(pairs) + len(structure)) // 2, done - start
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     line = (
-        f"{len(structure):6} {unique:8} {found - start:7.3f} {done - found:7.3f} "
-        f"{1e6 * taken / unique:8.2f} {memory:6}"
+        f"{len(structure):6} {unique:8} {found - start:7.3f} {done - found:7.3f} {1e6 * taken / unique:8.2f} {memory:6}"
     )
     del matrix
     material = overlap_material(structure, orbitals)

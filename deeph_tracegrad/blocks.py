@@ -43,6 +43,31 @@ class BlockMatrix:
         sizes = np.asarray(sizes, dtype=np.int64)
         return cls(pairs, block_offsets(pairs, sizes), entries, sizes)
 
+    @classmethod
+    def scattered(
+        cls, cells: np.ndarray, rows: np.ndarray, columns: np.ndarray, values: np.ndarray, sizes: np.ndarray
+    ) -> "BlockMatrix":
+        """From Z single entries: a dense block for each atom pair that has one, zero where none is given.
+
+        cells: (Z, 3) int, R of each entry. rows, columns: (Z,) int, counted through all atoms. values: (Z,).
+
+        Raises:
+            MismatchError: an entry is given twice.
+        """
+        starts = np.concatenate([[0], np.cumsum(sizes)])
+        atom = np.repeat(np.arange(len(sizes)), sizes)
+        every = np.column_stack([cells, atom[rows], atom[columns]])
+        (keys,) = _pair_keys(every)
+        _, first, pair = np.unique(keys, return_index=True, return_inverse=True)
+        offsets = block_offsets(every[first], sizes)
+        inside = (rows - starts[every[:, 3]]) * sizes[every[:, 4]] + columns - starts[every[:, 4]]
+        places = offsets[pair] + inside
+        if len(np.unique(places)) < len(places):
+            raise MismatchError("an element of the matrix is given twice")
+        entries = np.zeros(offsets[-1], values.dtype)
+        entries[places] = values
+        return cls.of(every[first], entries, sizes)
+
     def __len__(self) -> int:
         """Number of blocks."""
         return len(self.pairs)

@@ -6,6 +6,7 @@ Imports that take time stand inside the functions, so that `--help` is immediate
 import sys
 import time
 import traceback
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -33,6 +34,13 @@ BASIS_HELP = "Basis of an element: C=C6.0-s2p2d1, or the name of an .orb file. R
 
 MAIN_RANK_SECONDS = 2.0
 OUTPUT_SECONDS = 0.5
+
+
+class LargeMatrix(StrEnum):
+    """What a run may hold and only a conversion needs; an enumeration, since typer takes no list of literals."""
+
+    DENSITY = "density"
+    POSITION = "position"
 
 
 def _show_version(wanted: bool) -> None:
@@ -78,18 +86,22 @@ def preprocess(
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(help="One run: an OpenMX, ABACUS or DeepH folder.")],
+    source: Annotated[Path, typer.Argument(help="One run: an OpenMX, ABACUS, SIESTA or DeepH folder.")],
     destination: Annotated[Path, typer.Argument(help="The folder to write.")],
     to: Annotated[Literal["deeph", "deeph-legacy"], typer.Option("--to", help="Format to write.")] = "deeph",
     local_coordinates: Annotated[
         bool,
         typer.Option("--local-coordinates", help="Also write rc.h5 and rh.h5, as DeepH v1 needs (deeph-legacy only)."),
     ] = False,
+    matrices: Annotated[
+        list[LargeMatrix] | None,
+        typer.Option("--with", help="Carry over the density or the position matrix too. Repeatable."),
+    ] = None,
 ) -> None:
     """Write a run in the current or the legacy DeepH format."""
     from deeph_tracegrad.preprocess.convert import convert as convert_run
 
-    convert_run(source, destination, to, local_coordinates=local_coordinates)
+    convert_run(source, destination, to, local_coordinates=local_coordinates, matrices=matrices or ())
 
 
 @app.command()
@@ -161,7 +173,7 @@ def predict(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            help="With --basis-dir structure files (POSCAR, CIF, ...), else runs or DeepH folders that hold an overlap; "
+            help="With --basis-dir structure files (POSCAR, CIF, ...), else runs or DeepH folders with an overlap; "
             "folders of either, or globs."
         ),
     ],
@@ -202,6 +214,27 @@ def overlap(
 
     if write_overlaps(find_structures(structures), basis_dir, parse_labels(basis or []), out):
         raise typer.Exit(EXIT_SOME_FAILED)
+
+
+@app.command()
+def twist(
+    m: Annotated[int, typer.Argument(min=0, help="First number of the twist.")],
+    n: Annotated[int, typer.Argument(min=0, help="Second number of the twist; (m, m + 1) gives small angles.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write: POSCAR, or NAME.vasp.")],
+    monolayer: Annotated[
+        Path | None, typer.Option(help="Structure of one layer with a hexagonal lattice; graphene by default.")
+    ] = None,
+    distance: Annotated[
+        float, typer.Option(min=0.5, max=100.0, help="Between the nearest atoms of the layers along z, in Å.")
+    ] = 3.35,
+    vacuum: Annotated[
+        float, typer.Option(min=0.5, max=1000.0, help="Empty space between the bilayer and its image, in Å.")
+    ] = 20.0,
+) -> None:
+    """Write the structure of a twisted bilayer, commensurate by (m, n): 1 2 is 21.79°, 31 32 is 1.05°."""
+    from deeph_tracegrad.structures.moire import write_twisted_bilayer
+
+    write_twisted_bilayer(m, n, out, monolayer, distance, vacuum)
 
 
 @app.command("import-deeph-e3")

@@ -1,13 +1,14 @@
 """The current DeepH folder format (DeepH-dock, DeepH-pack 2): POSCAR, info.json and one HDF5 file a matrix.
 
 A matrix file holds `atom_pairs` (E, 5) rows [R1, R2, R3, i, j], 0-based in the POSCAR's order of atoms,
-`chunk_shapes` (E, 2), `chunk_boundaries` (E+1,) and `entries` (B,), in eV (H) or 1 (S). Orbitals and spin are in the
-project's own order. All files of a folder list the same pairs, so that a block which only one matrix has stands in the
-other as zeros, and is read so.
+`chunk_shapes` (E, 2), `chunk_boundaries` (E+1,) and `entries` (B,), in eV (H) or 1 (S, density); the position matrices
+x, y and z share a file with `entries` (3, B), in Å. Orbitals and spin are in the project's own order. All files of a
+folder list the same pairs, so that a block which only one matrix has stands in the others as zeros, and is read so.
 
 Shape letters: N atoms, E pairs, B flat block entries.
 """
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,12 @@ from deeph_tracegrad.deeph_info import OWN_KEY, OwnInfo, flag, number, own_info,
 from deeph_tracegrad.deeph_matrices import (
     check_entries,
     check_pairs,
-    open_matrix_file,
-    read_dataset,
+    find_matrices,
     read_matrices,
     stored_matrices,
 )
 from deeph_tracegrad.errors import ReadError
+from deeph_tracegrad.hdf5_files import open_hdf5, read_dataset
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.orbitals import Basis, SpinMode
 from deeph_tracegrad.poscar import read_poscar, write_poscar
@@ -34,17 +35,27 @@ from deeph_tracegrad.poscar import read_poscar, write_poscar
 OVERLAP = "overlap.h5"
 HAMILTONIAN = "hamiltonian.h5"
 PREDICTION = "hamiltonian_pred.h5"
+DENSITY = "density_matrix.h5"
+POSITION = "position_matrix.h5"
+
+_NAMES = {
+    "overlap": (OVERLAP,),
+    "hamiltonian": (HAMILTONIAN, PREDICTION),
+    "density": (DENSITY,),
+    "position": (POSITION,),
+}
 
 
-def read_deeph(path: Path | str, hamiltonian_file: str | None = None) -> Material:
+def read_deeph(path: Path | str, hamiltonian_file: str | None = None, *, matrices: Collection[str] = ()) -> Material:
     """Read a folder of the current format.
 
     Spin: `spinful` with complex entries is noncollinear; with real entries it is collinear, as DeepH-dock writes it,
-    and the up-down blocks must vanish. H and S are symmetrised; the largest violation goes into the provenance, and
-    one beyond 1 eV (0.01 for S) is an error, except in predictions.
+    and the up-down blocks must vanish. H, S and the density matrix are symmetrised; the largest violation goes into the
+    provenance, and one beyond 1 eV (0.01 for S and the density) is an error, except in predictions.
 
     hamiltonian_file: the name of the Hamiltonian to read; by default hamiltonian.h5, else hamiltonian_pred.h5, else
         none. overlap.h5 may be missing.
+    matrices: "density" and "position" are read too where they are named here and the folder has them.
 
     Raises:
         ReadError: a file is missing, damaged, or contradicts another.
@@ -54,6 +65,7 @@ def read_deeph(path: Path | str, hamiltonian_file: str | None = None) -> Materia
     info = read_json(info_path)
     structure = read_poscar(folder / "POSCAR")
     own = read_own(info_path, info, len(structure))
+    structure = own.labelled(structure)
     basis = _read_basis(info_path, info, structure, own)
     orbitals = basis.num_orbitals([site.specie.symbol for site in structure])
     _check_counts(info_path, info, len(structure), int(orbitals.sum()))
@@ -61,31 +73,30 @@ def read_deeph(path: Path | str, hamiltonian_file: str | None = None) -> Materia
     spinful = flag(info_path, info, "spinful")
     if spinful is None:
         raise ReadError(info_path, "lacks the key spinful")
-    name = hamiltonian_file or next((name for name in (HAMILTONIAN, PREDICTION) if (folder / name).exists()), None)
-    matrices = read_matrices(
-        folder / OVERLAP,
-        None if name is None else folder / name,
-        orbitals,
-        spinful=spinful,
-        stored_spin=own.spin,
-        read=_read_matrix,
+    paths = find_matrices(folder, _NAMES, matrices)
+    if hamiltonian_file is not None:
+        paths["hamiltonian"] = folder / hamiltonian_file
+    found = read_matrices(
+        folder, paths, orbitals, structure.lattice.matrix, spinful=spinful, stored_spin=own.spin, read=_read_matrices
     )
     material = Material(
         structure,
         basis,
-        matrices.spin,
-        matrices.overlap,
-        matrices.hamiltonian,
+        found.spin,
+        found.overlap,
+        found.hamiltonian,
+        found.density,
+        found.position,
         fermi_level=number(info_path, info, "fermi_energy_eV"),
         electrons=number(info_path, info, "occupation"),
         converged=own.converged,
-        provenance=matrices.provenance(folder, "DeepH", own.provenance),
+        provenance=found.provenance(folder, "DeepH", own.provenance),
     )
     return material if own.atom_order is None else material.permuted(np.argsort(own.atom_order))
 
 
 def write_deeph(material: Material, folder: Path | str, hamiltonian_name: str = HAMILTONIAN) -> None:
-    """Write a folder of the current format; one that stands there is replaced as a whole.
+    """Write all that the material holds as a folder of the current format; one that stands there is replaced.
 
     The POSCAR needs the atoms of one element together, in order of first appearance; where they are not, the original
     order is stored and `read_deeph` restores it. Collinear spin is written as real spinful blocks, like DeepH-dock's.
@@ -98,7 +109,8 @@ def write_deeph(material: Material, folder: Path | str, hamiltonian_name: str = 
     order = np.argsort([firsts.index(element) for element in elements], kind="stable")
     ordered = np.array_equal(order, np.arange(len(order)))
     grouped = material if ordered else material.permuted(order)
-    overlap, hamiltonian = stored_matrices(grouped)
+    matrices = stored_matrices(grouped)
+    names = {"overlap": OVERLAP, "hamiltonian": hamiltonian_name, "density": DENSITY, "position": POSITION}
     info: dict[str, Any] = {
         "atoms_quantity": len(elements),
         "orbits_quantity": material.num_orbitals,
@@ -109,14 +121,13 @@ def write_deeph(material: Material, folder: Path | str, hamiltonian_name: str = 
     }
     if material.electrons is not None:
         info["occupation"] = material.electrons
-    info[OWN_KEY] = own_info(material, None if ordered else order)
+    info[OWN_KEY] = own_info(grouped, None if ordered else order)
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         write_poscar(grouped.structure, temporary / "POSCAR")
         write_json(temporary / "info.json", info)
-        for name, matrix in [(OVERLAP, overlap), (hamiltonian_name, hamiltonian)]:
-            if matrix is not None:
-                _write_matrix(temporary / name, matrix)
+        for matrix, stored in matrices.items():
+            _write_matrices(temporary / names[matrix], stored)
 
 
 def _read_basis(path: Path, info: dict[str, Any], structure: Structure, own: OwnInfo) -> Basis:
@@ -144,9 +155,9 @@ def _check_counts(path: Path, info: dict[str, Any], num_atoms: int, num_orbitals
         )
 
 
-def _read_matrix(path: Path, sizes: np.ndarray, kinds: str) -> BlockMatrix:
-    """One matrix file as stored; sizes: (N,) int, rows of each atom."""
-    with open_matrix_file(path) as file:
+def _read_matrices(path: Path, sizes: np.ndarray, kinds: str, number: int) -> tuple[BlockMatrix, ...]:
+    """The matrices of one file as stored; sizes: (N,) int, rows of each atom."""
+    with open_hdf5(path) as file:
         pairs = check_pairs(path, read_dataset(path, file, "atom_pairs", "iu", (None, 5)), len(sizes))
         offsets = block_offsets(pairs, sizes)
         shapes = read_dataset(path, file, "chunk_shapes", "iu", (len(pairs), 2))
@@ -154,15 +165,19 @@ def _read_matrix(path: Path, sizes: np.ndarray, kinds: str) -> BlockMatrix:
             raise ReadError(path, "chunk_shapes do not follow from the orbitals in info.json")
         if not np.array_equal(read_dataset(path, file, "chunk_boundaries", "iu", (len(pairs) + 1,)), offsets):
             raise ReadError(path, "chunk_boundaries do not follow from chunk_shapes")
-        entries = check_entries(path, read_dataset(path, file, "entries", kinds, (int(offsets[-1]),)))
-    return BlockMatrix(pairs, offsets, entries, sizes)
+        length = int(offsets[-1])
+        shape = (length,) if number == 1 else (number, length)
+        entries = check_entries(path, read_dataset(path, file, "entries", kinds, shape))
+    return tuple(BlockMatrix(pairs, offsets, part, sizes) for part in entries.reshape(number, length))
 
 
-def _write_matrix(path: Path, matrix: BlockMatrix) -> None:
-    """One matrix file; checksums tell damaged entries when they are read."""
-    rows, columns = matrix.sizes[matrix.pairs[:, 3]], matrix.sizes[matrix.pairs[:, 4]]
+def _write_matrices(path: Path, matrices: Sequence[BlockMatrix]) -> None:
+    """One file of matrices with the same pairs; checksums tell damaged entries when they are read."""
+    first = matrices[0]
+    rows, columns = first.sizes[first.pairs[:, 3]], first.sizes[first.pairs[:, 4]]
+    entries = [matrix.entries for matrix in matrices]
     with h5py.File(path, "w") as file:
-        file.create_dataset("atom_pairs", data=matrix.pairs.astype(np.int64), fletcher32=True)
+        file.create_dataset("atom_pairs", data=first.pairs.astype(np.int64), fletcher32=True)
         file.create_dataset("chunk_shapes", data=np.stack([rows, columns], axis=1))
-        file.create_dataset("chunk_boundaries", data=matrix.offsets)
-        file.create_dataset("entries", data=matrix.entries, fletcher32=True)
+        file.create_dataset("chunk_boundaries", data=first.offsets)
+        file.create_dataset("entries", data=entries[0] if len(entries) == 1 else np.stack(entries), fletcher32=True)

@@ -1,16 +1,18 @@
 """info.json of a DeepH folder, current or legacy, and the one key in it that is ours.
 
 What the formats have no place for stands under the key `deeph_tracegrad`, which other programs leave alone: spin mode,
-order of the elements, cutoff radii and labels of the bases, convergence, original order of the atoms, provenance.
+order of the elements, cutoff radii and labels of the bases, convergence, original order and labels of the atoms,
+provenance.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pymatgen.core import Structure
 
 from deeph_tracegrad.errors import MismatchError, ReadError
 from deeph_tracegrad.material import Material
@@ -27,7 +29,7 @@ class OwnInfo:
 
     bases: what an ElementBasis has besides its shells, of each element, in the order of the basis.
     electrons: in the cell, in the legacy format, which has no place for them.
-    atom_order: (N,) int, original number of each atom in the file's order.
+    atom_order: (N,) int, original number of each atom in the file's order. labels: of the atoms, in the file's order.
     """
 
     spin: SpinMode | None = None
@@ -35,6 +37,7 @@ class OwnInfo:
     electrons: float | None = None
     converged: bool | None = None
     atom_order: np.ndarray | None = None
+    labels: Sequence[str] | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def basis(self, shells: Mapping[str, tuple[int, ...]]) -> Basis:
@@ -42,6 +45,12 @@ class OwnInfo:
         return Basis.of(
             {element: ElementBasis(degrees, **self.bases.get(element, {})) for element, degrees in shells.items()}
         )
+
+    def labelled(self, structure: Structure) -> Structure:
+        """The structure with the labels of its atoms, where they are known here."""
+        if self.labels is None:
+            return structure
+        return Structure(structure.lattice, structure.species, structure.frac_coords, labels=self.labels)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -106,6 +115,9 @@ def read_own(path: Path, info: Mapping[str, Any], num_atoms: int) -> OwnInfo:
         order = own.get("atom_order")
         if order is not None and sorted(order) != list(range(num_atoms)):
             raise ReadError(path, f"atom_order is no permutation of {num_atoms} atoms")
+        labels = own.get("labels")
+        if labels is not None and [type(label) for label in list(labels)] != [str] * num_atoms:
+            raise ReadError(path, f"labels should be a list of texts for {num_atoms} atoms")
         return OwnInfo(
             SpinMode(own["spin"]),
             {
@@ -119,6 +131,7 @@ def read_own(path: Path, info: Mapping[str, Any], num_atoms: int) -> OwnInfo:
             number(path, own, "electrons"),
             flag(path, own, "converged"),
             None if order is None else np.array(order, dtype=np.int64),
+            labels,
             dict(own["provenance"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -130,6 +143,7 @@ def read_own(path: Path, info: Mapping[str, Any], num_atoms: int) -> OwnInfo:
 def own_info(material: Material, atom_order: np.ndarray | None = None) -> dict[str, Any]:
     """What to write under our key.
 
+    material: with its atoms in the file's order.
     atom_order: (N,) int, original number of each atom in the file's order; None where they are the same.
     """
     own: dict[str, Any] = {
@@ -144,6 +158,9 @@ def own_info(material: Material, atom_order: np.ndarray | None = None) -> dict[s
     }
     if atom_order is not None:
         own["atom_order"] = atom_order.tolist()
+    labels = [site.label for site in material.structure]
+    if labels != material.elements:
+        own["labels"] = labels
     return own
 
 

@@ -1,8 +1,9 @@
 """The legacy DeepH folder format (DeepH-pack 1, DeepH-E3, xDeepH): text tables and one HDF5 dataset a block.
 
 `lat.dat` and `site_positions.dat` hold vectors as columns (Å), `element.dat` atomic numbers, `orbital_types.dat` the
-degrees of each atom's shells, `info.json` the spin and the Fermi level. In `overlaps.h5` and `hamiltonians.h5` each
-block has the name "[R1, R2, R3, i, j]" with atoms from 1. Orbitals have OpenMX's order, whatever code they came from.
+degrees of each atom's shells, `info.json` the spin and the Fermi level. In `overlaps.h5`, `hamiltonians.h5` and
+`density_matrixs.h5` each block has the name "[R1, R2, R3, i, j]" with atoms from 1; in `positions.h5` (Å) the direction
+follows, 1 to 3 for x, y, z. Orbitals have OpenMX's order, whatever code they came from.
 
 The format has no collinear spin. It is written as noncollinear, with complex blocks whose up-down parts are zero, and
 our own key in info.json lets `read_deeph_legacy` take it apart again.
@@ -13,26 +14,19 @@ With local coordinates come `rc.h5` (3 x 3, columns are the axes of each pair's 
 Shape letters: N atoms, E pairs, B flat block entries.
 """
 
-import re
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from pymatgen.core import Element, Lattice, Structure
 
 from deeph_tracegrad.atomic import atomic_path
-from deeph_tracegrad.blocks import BlockMatrix, block_offsets
+from deeph_tracegrad.blocks import BlockMatrix
 from deeph_tracegrad.deeph_info import OWN_KEY, OwnInfo, flag, number, own_info, read_json, read_own, shells, write_json
-from deeph_tracegrad.deeph_matrices import (
-    check_entries,
-    check_pairs,
-    open_matrix_file,
-    read_dataset,
-    read_matrices,
-    stored_matrices,
-)
+from deeph_tracegrad.deeph_matrices import find_matrices, read_matrices, stored_matrices
 from deeph_tracegrad.errors import ReadError
+from deeph_tracegrad.legacy_blocks import has_spin, read_blocks, write_blocks
 from deeph_tracegrad.legacy_frames import legacy_frames
 from deeph_tracegrad.local_blocks import to_local
 from deeph_tracegrad.material import Material
@@ -42,17 +36,26 @@ from deeph_tracegrad.text_tables import read_lines, read_table
 OVERLAP = "overlaps.h5"
 HAMILTONIAN = "hamiltonians.h5"
 PREDICTION = "hamiltonians_pred.h5"
+DENSITY = "density_matrixs.h5"
+POSITION = "positions.h5"
 LOCAL_FRAMES = "rc.h5"
 LOCAL_HAMILTONIAN = "rh.h5"
 
-_BLOCK_NAME = re.compile(r"\[" + r",\s*".join([r"(-?\d{1,9})"] * 5) + r"\]", re.ASCII)
+_NAMES = {
+    "overlap": (OVERLAP,),
+    "hamiltonian": (HAMILTONIAN, PREDICTION),
+    "density": (DENSITY, "density_matrices.h5"),  # as DeepH-pack names it, and as DeepH-dock does
+    "position": (POSITION,),
+}
 
 
-def read_deeph_legacy(path: Path | str) -> Material:
+def read_deeph_legacy(path: Path | str, *, matrices: Collection[str] = ()) -> Material:
     """Read a folder of the legacy format, with hamiltonians.h5, else hamiltonians_pred.h5, else no Hamiltonian.
 
-    H and S are symmetrised as by `read_deeph`. info.json may be missing, as after overlap-only runs: then the blocks
-    tell the spin.
+    The matrices are symmetrised as by `read_deeph`. info.json may be missing, as after overlap-only runs: then the
+    blocks tell the spin.
+
+    matrices: "density" and "position" are read too where they are named here and the folder has them.
 
     Raises:
         ReadError: a file is missing, damaged, or contradicts another.
@@ -63,72 +66,55 @@ def read_deeph_legacy(path: Path | str) -> Material:
     structure = _read_structure(folder)
     elements = [site.specie.symbol for site in structure]
     own = read_own(info_path, info, len(structure))
+    structure = own.labelled(structure)
     basis = _read_basis(folder / "orbital_types.dat", elements, own)
     orbitals = basis.num_orbitals(elements)
 
-    name = next((name for name in (HAMILTONIAN, PREDICTION) if (folder / name).exists()), None)
+    paths = find_matrices(folder, _NAMES, matrices)
     spinful = flag(info_path, info, "isspinful")
     if spinful is None:
-        spinful = name is not None and _has_spin(folder / name, orbitals)
-    matrices = read_matrices(
-        folder / OVERLAP,
-        None if name is None else folder / name,
-        orbitals,
-        spinful=spinful,
-        stored_spin=own.spin,
-        read=_read_blocks,
+        spinful = "hamiltonian" in paths and has_spin(paths["hamiltonian"], orbitals)
+    found = read_matrices(
+        folder, paths, orbitals, structure.lattice.matrix, spinful=spinful, stored_spin=own.spin, read=read_blocks
     )
-    orders = [b.order(OrbitalConvention.OPENMX, OrbitalConvention.DEEPH) for b in basis.bases]
-    spinor_orders = [order.repeated(matrices.spin.components) for order in orders]
-    species = basis.species(elements)
+    convert = _Reordering(basis, elements, OrbitalConvention.OPENMX, OrbitalConvention.DEEPH)
     return Material(
         structure,
         basis,
-        matrices.spin,
-        None if matrices.overlap is None else matrices.overlap.reordered(orders, species),
-        tuple(matrix.reordered(spinor_orders, species) for matrix in matrices.hamiltonian),
+        found.spin,
+        None if found.overlap is None else convert(found.overlap),
+        tuple(map(convert, found.hamiltonian)),
+        tuple(map(convert, found.density)),
+        tuple(map(convert, found.position)),
         fermi_level=number(info_path, info, "fermi_level"),
         electrons=own.electrons,
         converged=own.converged,
-        provenance=matrices.provenance(folder, "DeepH legacy", own.provenance),
+        provenance=found.provenance(folder, "DeepH legacy", own.provenance),
     )
 
 
 def write_deeph_legacy(material: Material, folder: Path | str, *, local_coordinates: bool = False) -> None:
-    """Write a folder of the legacy format; one that stands there is replaced as a whole.
+    """Write all that the material holds as a folder of the legacy format; one that stands there is replaced.
 
     local_coordinates: also write rc.h5 and, where there is a Hamiltonian, rh.h5.
 
     Raises:
         MismatchError: the material has neither overlap nor Hamiltonian, or an atom has no frame (`legacy_frames`).
     """
-    overlap, hamiltonian = stored_matrices(material)
-    spinful = material.spin is not SpinMode.NONE
-    if hamiltonian is not None and spinful:
-        hamiltonian = hamiltonian.with_entries(hamiltonian.entries.astype(np.complex128))
-    species = material.basis.species(material.elements)
-    orders = [b.order(OrbitalConvention.DEEPH, OrbitalConvention.OPENMX) for b in material.basis.bases]
-    spinor_orders = [order.repeated(2 if spinful else 1) for order in orders]
-    matrices: dict[str, BlockMatrix] = {}
-    if overlap is not None:
-        matrices[OVERLAP] = overlap.reordered(orders, species)
-    if hamiltonian is not None:
-        matrices[HAMILTONIAN] = hamiltonian.reordered(spinor_orders, species)
+    names = {"overlap": OVERLAP, "hamiltonian": HAMILTONIAN, "density": DENSITY, "position": POSITION}
+    convert = _Reordering(material.basis, material.elements, OrbitalConvention.DEEPH, OrbitalConvention.OPENMX)
+    stored = stored_matrices(material)
+    if material.spin is not SpinMode.NONE:
+        stored |= {name: (_complex(*stored[name]),) for name in ("hamiltonian", "density") if name in stored}
+    files = {names[name]: tuple(map(convert, matrices)) for name, matrices in stored.items()}
     if local_coordinates:
-        pairs = next(matrix.pairs for matrix in (hamiltonian, overlap) if matrix is not None)
-        frames = legacy_frames(material.pair_vectors(pairs), pairs, species)
-        axes = np.ascontiguousarray(frames.transpose(0, 2, 1))
-        matrices[LOCAL_FRAMES] = BlockMatrix.of(pairs, axes.ravel(), np.full(len(species), 3))
-        if hamiltonian is not None:
-            spin = SpinMode.NONCOLLINEAR if spinful else SpinMode.NONE
-            local = to_local(hamiltonian, hamiltonian.pairs, frames, material.basis, species, spin)
-            matrices[LOCAL_HAMILTONIAN] = local.reordered(spinor_orders, species)
+        files |= {name: (matrix,) for name, matrix in _local(material, stored, convert).items()}
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         _write_tables(material, temporary)
         write_json(temporary / "info.json", _info(material))
-        for name, matrix in matrices.items():
-            _write_blocks(temporary / name, matrix)
+        for name, matrices in files.items():
+            write_blocks(temporary / name, matrices)
 
 
 def _read_structure(folder: Path) -> Structure:
@@ -174,37 +160,38 @@ def _read_basis(path: Path, elements: list[str], own: OwnInfo) -> Basis:
     return own.basis({element: found[element] for element in order})
 
 
-def _read_blocks(path: Path, sizes: np.ndarray, kinds: str) -> BlockMatrix:
-    """A file of one dataset a block, pairs in the file's order; sizes: (N,) int, rows of each atom."""
-    with open_matrix_file(path) as file:
-        names = list(file)
-        pairs = check_pairs(path, _pairs(path, names), len(sizes))
-        shapes = np.stack([sizes[pairs[:, 3]], sizes[pairs[:, 4]]], axis=1).tolist()
-        offsets = block_offsets(pairs, sizes)
-        blocks = [
-            read_dataset(path, file, name, kinds, tuple(shape)) for name, shape in zip(names, shapes, strict=True)
-        ]
-    entries = np.concatenate([np.zeros(0), *(block.ravel() for block in blocks)])
-    return BlockMatrix(pairs, offsets, check_entries(path, entries), sizes)
+class _Reordering:
+    """Matrices between these atoms from one orbital convention to another; spinful ones are told by their size."""
+
+    def __init__(
+        self, basis: Basis, elements: Sequence[str], source: OrbitalConvention, target: OrbitalConvention
+    ) -> None:
+        self.kinds = basis.species(elements)
+        self.orbitals = basis.num_orbitals(elements)
+        self.orders = [element.order(source, target) for element in basis.bases]
+
+    def __call__(self, matrix: BlockMatrix) -> BlockMatrix:
+        components = int(matrix.sizes[0] // self.orbitals[0])
+        return matrix.reordered([order.repeated(components) for order in self.orders], self.kinds)
 
 
-def _pairs(path: Path, names: list[str]) -> np.ndarray:
-    """Block names "[R1, R2, R3, i, j]", atoms from 1, as pairs with atoms from 0, (E, 5)."""
-    matches = [_BLOCK_NAME.fullmatch(name) for name in names]
-    if None in matches:
-        raise ReadError(path, f"block names should look like '[0, 0, 0, 1, 1]', not {names[matches.index(None)]!r}")
-    numbers = [[int(word) for word in match.groups()] for match in matches if match]
-    return np.array(numbers, dtype=np.int64).reshape(-1, 5) - [0, 0, 0, 1, 1]
+def _complex(matrix: BlockMatrix) -> BlockMatrix:
+    return matrix.with_entries(matrix.entries.astype(np.complex128))
 
 
-def _has_spin(path: Path, orbitals: np.ndarray) -> bool:
-    """Whether the blocks are spinful, told by the size of the first."""
-    with open_matrix_file(path) as file:
-        name = next(iter(file), None)
-        if name is None:
-            return False
-        pair = check_pairs(path, _pairs(path, [name]), len(orbitals))[0]
-        return file[name].shape == (2 * orbitals[pair[3]], 2 * orbitals[pair[4]])
+def _local(
+    material: Material, stored: Mapping[str, tuple[BlockMatrix, ...]], convert: _Reordering
+) -> dict[str, BlockMatrix]:
+    """What stands in rc.h5 and, where there is a Hamiltonian, in rh.h5."""
+    pairs = next(iter(stored.values()))[0].pairs
+    frames = legacy_frames(material.pair_vectors(pairs), pairs, convert.kinds)
+    axes = np.ascontiguousarray(frames.transpose(0, 2, 1))
+    files = {LOCAL_FRAMES: BlockMatrix.of(pairs, axes.ravel(), np.full(len(convert.kinds), 3))}
+    if "hamiltonian" in stored:
+        spin = SpinMode.NONE if material.spin is SpinMode.NONE else SpinMode.NONCOLLINEAR
+        local = to_local(stored["hamiltonian"][0], pairs, frames, material.basis, convert.kinds, spin)
+        files[LOCAL_HAMILTONIAN] = convert(local)
+    return files
 
 
 def _write_tables(material: Material, folder: Path) -> None:
@@ -237,11 +224,3 @@ def _info(material: Material) -> dict[str, Any]:
     if material.fermi_level is not None:
         info["fermi_level"] = material.fermi_level
     return info
-
-
-def _write_blocks(path: Path, matrix: BlockMatrix) -> None:
-    """A file of one dataset a block, in the order of the pairs."""
-    names = [str(pair) for pair in (matrix.pairs + np.array([0, 0, 0, 1, 1])).tolist()]
-    with h5py.File(path, "w", track_order=True) as file:
-        for place, name in enumerate(names):
-            file.create_dataset(name, data=matrix.block(place))

@@ -28,8 +28,8 @@ def edge_pairs(material: Material, reach: Reach | None = None) -> np.ndarray:
 
     Pairs of the overlap are edges too, wherever they are: they tell where orbitals overlap if no radius does.
 
-    reach: of a network's training data; by default that of the material's own matrices. An empty one leaves the pairs of
-        the overlap alone, which is DeepH-E3's rule.
+    reach: of a network's training data; by default that of the material's own matrices. An empty one leaves the pairs
+        of the overlap alone, which is DeepH-E3's rule.
     """
     if reach is not None and not reach and material.overlap is not None:
         return material.overlap.pairs

@@ -20,8 +20,10 @@ class Material:
         site's label is the source's own name of the atom's kind (Fe1, C_up).
     overlap: S(R), spinless.
     hamiltonian: H(R): one matrix, or up and down for collinear spin; empty where the source has none.
-    density: the density matrix, in the same form as H. position: <i|r|j>, x, y and z, spinless, from the Cartesian
-        origin, in Å. Both empty where the source has none or they were not asked for.
+    density: the density matrix, in the same form as H: D(R) is the mean over k of exp(-2 pi i k.R) C f C†, with the
+        occupations f up to 2 where the spin is none and up to 1 else, so that the sum of conj(D_ij(R)) S_ij(R) over all
+        pairs and spins is the number of electrons. position: <i|r|j>, x, y and z, spinless, from the Cartesian origin,
+        in Å. Both empty where the source has none or they were not asked for.
     fermi_level: eV. electrons: valence electrons in the cell.
     converged: whether the self-consistency was reached; None where the source does not tell.
     provenance: source path, code and version, unit constants, largest violations mended on reading, remarks.

@@ -40,10 +40,11 @@ class OrbitalConvention(Enum):
     DEEPH = "deeph"
     OPENMX = "openmx"  # also every file of the legacy DeepH format
     ABACUS = "abacus"
+    SIESTA = "siesta"
 
     def magnetic_numbers(self, degree: int) -> list[int]:
         """The m of each position in a shell of this degree."""
-        if self is OrbitalConvention.DEEPH:
+        if self in {OrbitalConvention.DEEPH, OrbitalConvention.SIESTA}:
             return list(range(-degree, degree + 1))
         if self is OrbitalConvention.OPENMX and degree == 1:
             return [1, -1, 0]
@@ -53,7 +54,7 @@ class OrbitalConvention(Enum):
 
     def sign(self, magnetic_number: int) -> int:
         """Sign of the code's harmonic relative to the project's."""
-        return (-1) ** magnetic_number if self is OrbitalConvention.ABACUS else 1
+        return (-1) ** magnetic_number if self in {OrbitalConvention.ABACUS, OrbitalConvention.SIESTA} else 1
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,15 @@ class OrbitalOrder:
 
     index: np.ndarray  # (n,) int
     sign: np.ndarray  # (n,) +-1.0
+
+    @classmethod
+    def ascending(cls, degrees: Sequence[int]) -> "OrbitalOrder":
+        """From shells of these degrees, in any order, to ascending ones; shells of one degree stay in their order."""
+        sizes = [2 * degree + 1 for degree in degrees]
+        starts = np.cumsum([0, *sizes])
+        shells = sorted(range(len(sizes)), key=lambda shell: degrees[shell])
+        index = np.concatenate([starts[shell] + np.arange(sizes[shell]) for shell in shells])
+        return cls(index, np.ones(len(index)))
 
     def repeated(self, times: int) -> "OrbitalOrder":
         """The same order for each of `times` consecutive copies of the orbitals (spin components)."""

@@ -9,6 +9,7 @@ from deeph_tracegrad.console import count, say, warn
 from deeph_tracegrad.deeph_format import OVERLAP, write_deeph
 from deeph_tracegrad.errors import Failure, ReadError, TracegradError
 from deeph_tracegrad.integrals.basis_files import read_orbitals
+from deeph_tracegrad.integrals.matrices import ALONE
 from deeph_tracegrad.integrals.overlap import overlap_material
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.parallel import World, world
@@ -54,7 +55,7 @@ def write_overlaps(
 
 
 def material_of(
-    structure: StructureFile, basis_dir: Path, labels: Mapping[str, str | None], ranks: World = World()
+    structure: StructureFile, basis_dir: Path, labels: Mapping[str, str | None], ranks: World = ALONE
 ) -> Material:
     """A structure file with its overlap.
 

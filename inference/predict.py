@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -87,7 +87,7 @@ def reader_of_structures(basis_dir: Path, labels: Mapping[str, str]) -> Callable
     """What reads a structure file and makes its overlap, with the network's bases where no other label is given."""
 
     def read(structure: StructureFile, basis: Basis) -> Material:
-        return material_of(structure, basis_dir, {element: one.label for element, one in basis.items()} | labels)
+        return material_of(structure, basis_dir, {**{element: one.label for element, one in basis.items()}, **labels})
 
     return read
 

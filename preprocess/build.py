@@ -303,7 +303,7 @@ def _source(run: Run) -> str:
 
 def _modified(run: Run) -> int:
     """Newest modification time of the run's files, ns."""
-    files = run.path.rglob("*") if run.path.is_dir() else [run.path]
+    files = run.folder.rglob("*") if run.folder.is_dir() else [run.folder]
     return max((file.stat().st_mtime_ns for file in files if file.is_file()), default=0)
 
 

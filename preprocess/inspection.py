@@ -8,7 +8,6 @@ from rich.table import Table
 from rich.text import Text
 
 from deeph_tracegrad.console import out
-from deeph_tracegrad.errors import ReadError
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.preprocess.defects import HERMITICITY_LIMIT, Defect, Kind, defects_as_label, defects_of
 from deeph_tracegrad.preprocess.figures import CHECKED_K, MAX_DENSE_ORBITALS, Figures, measure
@@ -33,8 +32,6 @@ def inspect(path: Path) -> None:
     Raises:
         ReadError: it is neither a run, a DeepH folder, a dataset nor a checkpoint, or is damaged.
     """
-    if not path.exists():
-        raise ReadError(path, "does not exist")
     # models of DeepH-E3 are refused there, with advice
     if (path.is_file() and path.suffix in CHECKPOINT_SUFFIXES) or (path / "best_model.pkl").is_file():
         findings = checkpoint_findings(path)

@@ -95,7 +95,8 @@ def _entries(
         raise MismatchError("a list of atom pairs has (R, i, j) without its partner (-R, j, i)")
     computed = np.flatnonzero(partner >= np.arange(len(pairs)))
     chunks = _chunks(structure, orbitals, pairs, operator, computed)
-    entries = np.zeros((chunks[0].table.shape[0] if chunks else 0, offsets[-1] if ranks.is_main else 0))
+    shape = (chunks[0].table.shape[0] if chunks else 0, offsets[-1])
+    entries = np.zeros(shape) if ranks.is_main else np.broadcast_to(0.0, shape)  # which takes no memory
 
     def blocks(chunk: _Chunk) -> np.ndarray:
         return chunk.table.blocks(vectors[chunk.members])

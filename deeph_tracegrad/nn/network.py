@@ -3,7 +3,7 @@
 Shape letters: N atoms, E edges, R edges with the on-site ones first, D target coefficients, T targets.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from deeph_tracegrad.graph import HamiltonianGraph
 from deeph_tracegrad.nn.arrangement import Arrangement
 from deeph_tracegrad.nn.layout import Irrep, Layout
 from deeph_tracegrad.nn.linear import IrrepLinear
+from deeph_tracegrad.nn.order import TargetOrder
 from deeph_tracegrad.nn.output import Output
 from deeph_tracegrad.nn.radial import GaussianBasis
 from deeph_tracegrad.nn.rotations import EdgeRotations
@@ -88,9 +89,7 @@ class HamiltonianNetwork(nn.Module):
         self.hamiltonian = Output(settings, self.layout)
         updates = [*self.node_updates, *self.edge_updates]
         self._irreps = {irrep for update in updates for layout in update.layouts for irrep in layout.groups}
-        place, sign = _canonical(self.output, self.layout)
-        self.register_buffer("_place", place, persistent=False)
-        self.register_buffer("_sign", sign, persistent=False)
+        self.order = TargetOrder(self.output, self.layout)
 
     def forward(self, graph: HamiltonianGraph) -> Prediction:
         """Predict H on every edge of a graph or batch.
@@ -110,7 +109,7 @@ class HamiltonianNetwork(nn.Module):
             else:
                 node, edge, z = self._block(block, node, edge, geometry)
             invariants.append(z)
-        raw = _Canonical.apply(self.head(edge), self._place, self._sign.to(edge))
+        raw = self.order(self.head(edge))
         traces = None if self.decoder is None else self.decoder(torch.cat(invariants, dim=1))
         if arrangement.place is not None:
             raw = raw.index_select(0, arrangement.place)
@@ -144,48 +143,21 @@ class HamiltonianNetwork(nn.Module):
             vectors, frames, index = vectors[order], frames[order], index[:, order]
             envelope = None if envelope is None else envelope[order]
         length = torch.linalg.vector_norm(vectors, dim=1).to(self.dtype)
+        # both edges of a bond have the same
+        distinct = torch.cat([torch.arange(graph.num_nodes, device=index.device), arrangement.bonds[0]])
         atom_graph = graph.batch if graph.get("batch") is not None else torch.zeros_like(graph.species)
         geometry = Geometry(
             atoms=graph.num_nodes,
             graphs=len(graph.cell),
             edge_index=index.contiguous(),
+            bonds=arrangement.bonds,
             rotations=EdgeRotations(frames, self._irreps, self.dtype),
-            radial=self.radial(length),
-            envelope=envelope,
+            radial=self.radial(length[distinct]),
+            envelope=None if envelope is None else envelope[distinct],
+            length_of=arrangement.length_of,
             atom_graph=atom_graph,
             edge_graph=atom_graph[index[0]],
             atom_kinds=arrangement.atoms,
             edge_kinds=arrangement.edges,
         )
         return geometry, length
-
-
-class _Canonical(torch.autograd.Function):
-    """The head's outputs in the order of the target coefficients; the adjoint reorders too, and need not scatter."""
-
-    @staticmethod
-    def forward(ctx: Any, outputs: Tensor, place: Tensor, sign: Tensor) -> Tensor:
-        ctx.save_for_backward(place, sign)
-        return outputs.index_select(1, place) * sign
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        place, sign = ctx.saved_tensors
-        return (gradient * sign).index_select(1, torch.argsort(place)), None, None
-
-
-def _canonical(output: Layout, layout: TargetLayout) -> tuple[Tensor, Tensor]:
-    """Where each target coefficient stands in the network's output, and its sign: pseudo channels come turned."""
-    place, sign = torch.empty(layout.dim, dtype=torch.int64), torch.ones(layout.dim)
-    used: dict[Irrep, int] = {}
-    for degree, parity, start in layout.irreps:
-        irrep = Irrep.of(degree, parity)
-        channel = used.get(irrep, 0)
-        used[irrep] = channel + 1
-        for order in range(-degree, degree + 1):
-            here = start + degree + order
-            # p_{+m} = p'_{-m} and p_{-m} = -p'_{+m}
-            turned = not irrep.natural and order != 0
-            place[here] = output.position(irrep, channel, -order if turned else order)
-            sign[here] = -1.0 if turned and order < 0 else 1.0
-    return place, sign

@@ -1,6 +1,6 @@
 """The two updates of a DeepH-E3 block, with edge features in the edges' frames.
 
-Shape letters: N atoms, R edges, G graphs, F features of a row, K radial functions.
+Shape letters: N atoms, R edges, B bonds (edges off site, in pairs), G graphs, F features of a row, K radial functions.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,9 @@ from deeph_tracegrad.nn.tensor_product import EdgeFrameProduct, reachable
 class Geometry:
     """What all updates of one forward pass share. The edges are on-site first, in the order of the atoms.
 
-    edge_index: (2, R). radial: (R, K). envelope: (R, 1), what messages are multiplied by; None for 1.
+    edge_index: (2, R). bonds: (2, B), the edges of each, one in each direction.
+    radial: (N + B, K), of the on-site edges and the bonds. envelope: (N + B, 1), what messages are multiplied by; None
+        for 1. length_of: (R,) where each edge's functions of the length are among these.
     atom_graph: (N,), edge_graph: (R,), the graph of each row; graphs: G.
     atom_kinds, edge_kinds: rows of each species, and of each ordered species pair; None with one species.
     """
@@ -34,9 +36,11 @@ class Geometry:
     atoms: int
     graphs: int
     edge_index: Tensor
+    bonds: Tensor
     rotations: EdgeRotations
     radial: Tensor
     envelope: Tensor | None
+    length_of: Tensor
     atom_graph: Tensor
     edge_graph: Tensor
     atom_kinds: Members | None
@@ -86,7 +90,7 @@ class EdgeConvolution(nn.Module):
         if compiled(node):
             return self._kernel(node, edge, weights, geometry, summed=summed)
         ends = geometry.rotations.gather_ends(node, self._node, geometry.edge_index)
-        messages = self.gate(self.product([ends, edge], geometry.atoms), weights)
+        messages = self.gate(self.product([ends, edge], geometry.atoms), weights.index_select(0, geometry.length_of))
         if not summed:
             return messages
         return geometry.rotations.scatter(messages, self.after, geometry.edge_index[0], geometry.atoms)

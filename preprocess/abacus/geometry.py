@@ -56,6 +56,11 @@ class Geometry:
             )
         return moved
 
+    def same_lattice(self, lattice: np.ndarray) -> bool:
+        """Whether a lattice is this one to the digits that logs and headers print; lattice: (3, 3) Å."""
+        longest = np.linalg.norm(self.lattice, axis=1).max()
+        return bool(np.abs(self.lattice - lattice).max() < LARGEST_DEVIATION * longest)
+
     def wrapped(self) -> "Geometry":
         """All atoms in the cell, as ABACUS puts them: 0 <= fractional < 1."""
         return replace(self, fractional=np.fmod(np.fmod(self.fractional, 1.0) + 1.0, 1.0))
@@ -97,8 +102,12 @@ def element_of(path: Path, label: str) -> str:
     Raises:
         ReadError: there is none, or the label is that of a ghost atom.
     """
-    if label.lower().endswith("_empty"):
-        raise ReadError(path, f"{label} is a ghost atom (a basis without a nucleus), which is not supported")
+    if "empty" in label.lower():
+        raise ReadError(
+            path,
+            f"{label} is a ghost atom, orbitals without a nucleus; datasets, networks and the DeepH formats tell atoms "
+            "by their atomic numbers, and it has none; run ABACUS without it",
+        )
     for symbol in (label[:2], label[:1]):
         if Element.is_valid_symbol(symbol) and not label[len(symbol) : len(symbol) + 1].islower():
             return symbol

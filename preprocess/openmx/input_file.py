@@ -1,18 +1,14 @@
-"""The input file of OpenMX: keywords, blocks, and the few of them that a Material needs."""
+"""The input file of OpenMX: keywords, blocks, and band paths."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pymatgen.core.periodic_table import Element
-
-from deeph_tracegrad import units
 from deeph_tracegrad.errors import ReadError
-from deeph_tracegrad.orbitals import SHELL_LETTERS, ElementBasis
+from deeph_tracegrad.orbitals import SpinMode
 
-MAX_RADIAL_FUNCTIONS = 20
 DEFAULT_SCF_CRITERION = 1e-6
+SPIN_MODES = {"off": SpinMode.NONE, "on": SpinMode.COLLINEAR, "nc": SpinMode.NONCOLLINEAR}
 
 Vector = tuple[float, float, float]
 
@@ -98,42 +94,6 @@ def parse_input(text: str, path: Path) -> InputFile:
     return InputFile(path, keywords, blocks)
 
 
-def parse_species(source: InputFile) -> dict[str, tuple[str, ElementBasis]]:
-    """Element and basis of each species, by the name that the input gives it.
-
-    Raises:
-        ReadError: a species cannot be understood, or one element has two bases.
-    """
-    species: dict[str, tuple[str, ElementBasis]] = {}
-    bases: dict[str, ElementBasis] = {}
-    for row in source.block("Definition.of.Atomic.Species"):
-        if len(row) < 3:
-            raise ReadError(source.path, f"the species {' '.join(row)!r} needs a name, a basis and a pseudopotential")
-        name, label, potential = row[:3]
-        element = _element(name, label, potential, source.path)
-        basis = _parse_basis(label, source.path)
-        if bases.setdefault(element, basis) != basis:
-            raise ReadError(
-                source.path,
-                f"{element} has the basis {bases[element].label} in one species and {label} in another; "
-                "only one basis an element is supported",
-            )
-        species[name] = (element, basis)
-    return species
-
-
-def parse_atoms(source: InputFile) -> list[str]:
-    """The species of each atom, in order.
-
-    Raises:
-        ReadError: the table is missing or broken.
-    """
-    rows = source.block("Atoms.SpeciesAndCoordinates")
-    if any(len(row) < 2 for row in rows):
-        raise ReadError(source.path, "a line of the block <Atoms.SpeciesAndCoordinates has no species")
-    return [row[1] for row in rows]
-
-
 def parse_path_segment(words: Sequence[str], path: Path) -> PathSegment:
     """One line of a band path: number of points, start, end, and maybe their labels.
 
@@ -151,43 +111,3 @@ def parse_path_segment(words: Sequence[str], path: Path) -> PathSegment:
         )
     labels = (*words[7:9], "", "")
     return PathSegment(points, start, end, (labels[0], labels[1]))
-
-
-def _parse_basis(label: str, path: Path) -> ElementBasis:
-    """From a label such as C6.0-s2p2d1 or Si7.0-s4>2p4>2d1, where the number after > is that of contracted orbitals."""
-    stem, _, shells = label.partition("-")
-    parts = re.findall(r"([spdfg])(\d{1,4})(?:>(\d{1,4}))?", shells)
-    written = "".join(f"{letter}{first}" + (f">{second}" if second else "") for letter, first, second in parts)
-    counts = {letter: int(second or first) for letter, first, second in parts}
-    if written != shells or len(counts) != len(parts) or not 0 < sum(counts.values()) <= MAX_RADIAL_FUNCTIONS:
-        raise ReadError(path, f"the basis {label!r} of the OpenMX input is not of the form C6.0-s2p2d1")
-    degrees = [degree for degree, letter in enumerate(SHELL_LETTERS) for _ in range(counts.get(letter, 0))]
-    radius = re.match(r"[A-Z][a-z]?(\d{1,2}(?:\.\d{1,3})?)", stem)
-    cutoff = float(radius[1]) * units.OPENMX_BOHR_ANGSTROM if radius else None
-    return ElementBasis(tuple(degrees), cutoff, label)
-
-
-def _element(name: str, label: str, potential: str, path: Path) -> str:
-    """The element of a species.
-
-    Its name is free (Fe_up, Cs for a surface carbon), so the names of the basis and pseudopotential files count first.
-    """
-    if potential == "E":
-        raise ReadError(path, f"the species {name} is an empty atom (orbitals without a nucleus), not supported")
-    found = [
-        match[1] if match and Element.is_valid_symbol(match[1]) else None
-        for match in (
-            re.match(r"([A-Z][a-z]?)(?=_)", potential),
-            re.match(r"([A-Z][a-z]?)(?=\d)", label),
-            re.match(r"([A-Z][a-z]?)(?![a-z])", name),
-        )
-    ]
-    of_potential, of_basis, of_name = found
-    if of_potential and of_potential == of_basis:
-        return of_potential
-    if of_name and of_name in (of_potential, of_basis):
-        return of_name
-    known = of_potential or of_basis or of_name
-    if known is None or (of_potential and of_basis):
-        raise ReadError(path, f"the element of the species {name!r} ({label}, {potential}) cannot be told")
-    return known

@@ -5,20 +5,18 @@ Layout: the writer SCF2File of OpenMX 3.4 to 3.9; all fields follow one another 
 Shape letters: N atoms, E pairs (atom, neighbour), C cells, B flat block entries of one matrix, L lines.
 """
 
-import os
+from collections.abc import Collection
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from deeph_tracegrad.errors import ReadError
+from deeph_tracegrad.preprocess.openmx.binary import BinaryFields
 
 INPUT_RECORD_BYTES = 256
 MAX_POSITION_ORDER = 10
 MAX_ORBITALS_PER_ATOM = 1000
-MAX_LENGTH_BOHR = 1e6
 MAX_CELL_INDEX = 10_000
 LATTICE_TOLERANCE = 1e-8
 MAX_SOLVER = 20
@@ -38,6 +36,11 @@ class ScfOut:
     hamiltonian: (1, 2 or 4, B) Hartree: H; up, down; or the real parts of uu, dd, ud and the imaginary part of ud.
     hamiltonian_imaginary: (0 or 3, B) Hartree: noncollinear only, imaginary parts of uu, dd, and more of ud's.
     overlap: (B,).
+    first_moments: (N, 3) bohr, <a|r - x_i|a> of each atom's first orbital; zero by parity if it sits on the atom.
+    position: (0 or 3, B) bohr, <a|r - x_i|b> along x, y, z, summed on OpenMX's grid, x_i the atom of orbital a.
+    density: (0, 1, 2 or 4, B): of one spin; up, down; or real parts of uu, dd, ud and the imaginary part of ud.
+    density_imaginary: (0 or 2, B): noncollinear only, imaginary parts of uu and dd. Version 0 lacks them, and without
+        them there is no noncollinear density.
     solver: OpenMX's number of the eigenvalue solver (4 is NEGF).
     chemical_potential: Hartree. electrons: valence electrons in the cell.
     input_text: the input file of the run. appended_text: what a user appended to the file, often nothing.
@@ -53,6 +56,10 @@ class ScfOut:
     hamiltonian: np.ndarray
     hamiltonian_imaginary: np.ndarray
     overlap: np.ndarray
+    first_moments: np.ndarray
+    position: np.ndarray
+    density: np.ndarray
+    density_imaginary: np.ndarray
     solver: int
     chemical_potential: float
     electrons: float
@@ -60,44 +67,10 @@ class ScfOut:
     appended_text: str
 
 
-class _Fields:
-    """Reads arrays one after another, never more than the file still holds."""
-
-    def __init__(self, stream: BinaryIO, path: Path) -> None:
-        self.stream, self.path = stream, path
-        self.left = os.fstat(stream.fileno()).st_size
-        self.byte_order = "<"
-
-    def require(self, holds: bool | np.bool_, reason: str) -> None:
-        if not holds:
-            raise ReadError(self.path, f"{reason}; the file is damaged or not an OpenMX .scfout")
-
-    def claim(self, size: int, name: str) -> None:
-        """Take `size` bytes off what is left."""
-        self.require(size <= self.left, f"{name} would take {size} bytes where only {self.left} are left")
-        self.left -= size
-
-    def read(self, kind: str, *shape: int, name: str) -> np.ndarray:
-        """The next array, in native byte order; kind: `i4` or `f8`."""
-        stored = np.dtype(self.byte_order + kind)
-        self.claim(prod(shape) * stored.itemsize, name)
-        flat = np.fromfile(self.stream, stored, prod(shape))
-        self.require(len(flat) == prod(shape), f"the file ended inside {name}")
-        return flat.astype(stored.newbyteorder("="), copy=False).reshape(shape)
-
-    def vectors(self, count: int, name: str) -> np.ndarray:
-        """The next (count, 3) lengths, which the file keeps as (count, 4) with an unset first column."""
-        vectors = self.read("f8", count, 4, name=name)[:, 1:]
-        self.require((np.abs(vectors) < MAX_LENGTH_BOHR).all(), f"{name} are not finite lengths")
-        return vectors
-
-    def skip(self, size: int, name: str) -> None:
-        self.claim(size, name)
-        self.stream.seek(size, os.SEEK_CUR)
-
-
-def read_scfout(path: Path) -> ScfOut:
+def read_scfout(path: Path, matrices: Collection[str] = ()) -> ScfOut:
     """Read a `.scfout` of format version 0 or 3, of either byte order.
+
+    matrices: those of `density` and `position` to be read too; they are passed over otherwise.
 
     Raises:
         ReadError: the file is missing, damaged, or of another kind.
@@ -107,12 +80,12 @@ def read_scfout(path: Path) -> ScfOut:
     try:
         # damaged files hold signalling NaNs and the like, which the checks find
         with path.open("rb") as stream, np.errstate(all="ignore"):
-            return _read_fields(_Fields(stream, path))
+            return _read_fields(BinaryFields(stream, path), matrices)
     except OSError as error:
         raise ReadError(path, f"the file cannot be read: {error.strerror or error}") from error
 
 
-def _read_fields(fields: _Fields) -> ScfOut:
+def _read_fields(fields: BinaryFields, matrices: Collection[str]) -> ScfOut:
     num_atoms, version, spin_switch, num_cells = _read_header(fields)
     position_order = 1
     if version == 3:
@@ -129,15 +102,18 @@ def _read_fields(fields: _Fields) -> ScfOut:
     lattice = _read_lattice(fields, cells, translations)
     positions = fields.vectors(num_atoms, "the atoms' positions")
 
-    entries = int((num_orbitals[pairs[:, 3]] * num_orbitals[pairs[:, 4]]).sum())
+    lengths = num_orbitals[pairs[:, 3]] * num_orbitals[pairs[:, 4]]
+    entries = int(lengths.sum())
     num_real, num_imaginary = spin_switch + 1, 3 if spin_switch == 3 else 0
     hamiltonian = fields.read("f8", num_real, entries, name="the Hamiltonian")
     imaginary = fields.read("f8", num_imaginary, entries, name="the Hamiltonian's imaginary part")
     overlap = fields.read("f8", entries, name="the overlap")
-    num_skipped = 3 * position_order + num_real  # position and density matrices
+    own_blocks = np.flatnonzero(np.diff(pairs[:, 3], prepend=-1))
+    own_entries = (np.cumsum(lengths) - lengths)[own_blocks]
+    moments, position = _read_position(fields, entries, own_entries, position_order, "position" in matrices)
     if version == 3:
-        num_skipped += 3 + 2  # momentum, imaginary part of the density matrix
-    fields.skip(8 * entries * num_skipped, "the position, momentum and density matrices")
+        fields.skip(3 * 8 * entries, "the momentum")
+    density, density_imaginary = _read_density(fields, entries, spin_switch, version, "density" in matrices)
 
     solver = int(fields.read("i4", 1, name="the solver's number")[0])
     fields.require(0 <= solver <= MAX_SOLVER, f"the solver's number is {solver}")
@@ -155,15 +131,19 @@ def _read_fields(fields: _Fields) -> ScfOut:
         hamiltonian=hamiltonian,
         hamiltonian_imaginary=imaginary,
         overlap=overlap,
+        first_moments=moments,
+        position=position,
+        density=density,
+        density_imaginary=density_imaginary,
         solver=solver,
         chemical_potential=float(numbers[0]),
         electrons=float(numbers[8]),
-        input_text=_read_input(fields),
-        appended_text=_read_appended(fields),
+        input_text=fields.text_records(INPUT_RECORD_BYTES),
+        appended_text=fields.text_rest(),
     )
 
 
-def _read_header(fields: _Fields) -> tuple[int, int, int, int]:
+def _read_header(fields: BinaryFields) -> tuple[int, int, int, int]:
     """Atoms, format version, spin switch, cells; sets the byte order, which only these numbers tell."""
     fields.claim(24, "the header")
     raw = fields.stream.read(24)
@@ -186,7 +166,7 @@ def _read_header(fields: _Fields) -> tuple[int, int, int, int]:
     return num_atoms, version, spin_switch, last_cell + 1
 
 
-def _read_cells(fields: _Fields, num_cells: int) -> np.ndarray:
+def _read_cells(fields: BinaryFields, num_cells: int) -> np.ndarray:
     """(C, 3) int32 indices of the cells, the origin first."""
     cells = fields.read("i4", num_cells, 4, name="the cells' indices")[:, 1:]
     fields.require((np.abs(cells.astype(np.int64)) <= MAX_CELL_INDEX).all(), "a cell's index is out of range")
@@ -197,7 +177,7 @@ def _read_cells(fields: _Fields, num_cells: int) -> np.ndarray:
     return cells
 
 
-def _read_pairs(fields: _Fields, num_atoms: int, cells: np.ndarray) -> np.ndarray:
+def _read_pairs(fields: BinaryFields, num_atoms: int, cells: np.ndarray) -> np.ndarray:
     """(E, 5) int32 rows [R1, R2, R3, i, j]."""
     num_neighbours = fields.read("i4", num_atoms, name="the neighbour counts").astype(np.int64) + 1
     fields.require((num_neighbours > 0).all(), f"an atom has {num_neighbours.min() - 1} neighbours")
@@ -220,7 +200,7 @@ def _read_pairs(fields: _Fields, num_atoms: int, cells: np.ndarray) -> np.ndarra
     return pairs
 
 
-def _read_lattice(fields: _Fields, cells: np.ndarray, translations: np.ndarray) -> np.ndarray:
+def _read_lattice(fields: BinaryFields, cells: np.ndarray, translations: np.ndarray) -> np.ndarray:
     """(3, 3) bohr, held to the reciprocal lattice and to the cells' translations, which the file also has."""
     lattice = fields.vectors(3, "the lattice vectors")
     reciprocal = fields.vectors(3, "the reciprocal lattice vectors")
@@ -237,22 +217,34 @@ def _read_lattice(fields: _Fields, cells: np.ndarray, translations: np.ndarray) 
     return lattice
 
 
-def _read_input(fields: _Fields) -> str:
-    """The input file. Each record is what C's fgets read: up to 255 characters, ended by the newline and NUL."""
-    num_records = int(fields.read("i4", 1, name="the number of input lines")[0])
-    fields.require(num_records > 0, f"the number of input lines is {num_records}")
-    fields.claim(num_records * INPUT_RECORD_BYTES, "the input file")
-    text = fields.stream.read(num_records * INPUT_RECORD_BYTES)
-    records = [text[start : start + INPUT_RECORD_BYTES] for start in range(0, len(text), INPUT_RECORD_BYTES)]
-    fields.require(all(b"\0" in record for record in records), "a line of the input file has no end")
-    lines = [record[: record.index(b"\0")] for record in records]
-    # a newline can only be the last character
-    fields.require(not any(b"\n" in line[:-1] for line in lines), "a line of the input file has two ends")
-    return b"".join(lines).decode("utf-8", errors="replace")
+def _read_position(
+    fields: BinaryFields, entries: int, places: np.ndarray, order: int, wanted: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """The entries at `places` (N, 3) and, if wanted, all (3, B); else (0, B). Higher powers of r are passed over."""
+    name = "the position matrix"
+    matrix = np.empty((3 if wanted else 0, entries))
+    moments = np.empty((len(places), 3))
+    for direction in range(3):
+        if wanted:
+            matrix[direction] = fields.read("f8", entries, name=name)
+            moments[:, direction] = matrix[direction, places]
+        else:
+            moments[:, direction] = fields.pick(places, entries, name)
+        fields.skip((order - 1) * 8 * entries, name)
+    return moments, matrix
 
 
-def _read_appended(fields: _Fields) -> str:
-    """The rest, which users of older tools filled with the text output of the run."""
-    rest = fields.stream.read()
-    fields.require(b"\0" not in rest, f"{len(rest)} bytes follow the last field and are not text")
-    return rest.decode("utf-8", errors="replace")
+def _read_density(
+    fields: BinaryFields, entries: int, spin_switch: int, version: int, wanted: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """The density matrix and its imaginary part, as ScfOut has them; both (0, B) if not wanted."""
+    name = "the density matrix"
+    real, imaginary = spin_switch + 1, 2 if version == 3 else 0  # the latter are zero without noncollinear spin
+    if not wanted or (spin_switch == 3 and not imaginary):
+        fields.skip((real + imaginary) * 8 * entries, name)
+        return np.empty((0, entries)), np.empty((0, entries))
+    density = fields.read("f8", real, entries, name=name)
+    if spin_switch == 3:
+        return density, fields.read("f8", imaginary, entries, name=name)
+    fields.skip(imaginary * 8 * entries, name)
+    return density, np.empty((0, entries))

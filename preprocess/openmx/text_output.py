@@ -1,16 +1,17 @@
-"""What the text output of OpenMX tells and the `.scfout` does not: whether the self-consistency was reached."""
+"""What the text output of OpenMX tells: whether the self-consistency was reached, and the final structure.
+
+Shape letters: N atoms.
+"""
 
 import re
 from pathlib import Path
 
+import numpy as np
+
 from deeph_tracegrad.errors import ReadError
 
-
-def find_text_output(scfout: Path) -> Path | None:
-    """The text output beside a `.scfout`: NAME.out, NAME.std, openmx.std, or the folder's only *.out."""
-    named = [scfout.with_suffix(".out"), scfout.with_suffix(".std"), scfout.with_name("openmx.std")]
-    others = sorted(scfout.parent.glob("*.out"))
-    return next((path for path in named + others[:1] * (len(others) == 1) if path.is_file()), None)
+WRAPPING_TOLERANCE = 1e-6  # of fractions
+FINAL_STRUCTURE = "Fractional coordinates of the final structure"
 
 
 def read_text_output(path: Path) -> str:
@@ -45,6 +46,25 @@ def last_chemical_potential(text: str) -> float | None:
     """The last chemical potential in NAME.out, Hartree; None where there is none."""
     found = re.findall(r"Chemical potential \(Hartree\)\s+(\S+)", text)
     return _number(found[-1]) if found else None
+
+
+def final_structure(text: str, path: Path) -> tuple[tuple[str, ...], np.ndarray]:
+    """The last final structure in NAME.out: each atom's species, and fractions (N, 3) wrapped into [0, 1].
+
+    Raises:
+        ReadError: there is none, or it is broken.
+    """
+    _, heading, table = text.rpartition(FINAL_STRUCTURE)
+    if not heading:
+        raise ReadError(path, f"the text output has no {FINAL_STRUCTURE.lower()!r}: the run did not end")
+    paragraphs = re.split(r"\n[ \t]*\n", table)
+    rows = [line.split() for line in paragraphs[1].splitlines()] if len(paragraphs) > 1 else []
+    if not rows or any(len(row) != 5 or row[0] != str(number) for number, row in enumerate(rows, start=1)):
+        raise ReadError(path, "the table of the final structure in the text output is broken")
+    fractions = np.array([[_number(word) for word in row[2:]] for row in rows])
+    if not ((fractions >= -WRAPPING_TOLERANCE) & (fractions <= 1 + WRAPPING_TOLERANCE)).all():
+        raise ReadError(path, "the final structure in the text output has fractions that are not from 0 to 1")
+    return tuple(row[1] for row in rows), fractions
 
 
 def _number(word: str) -> float:

@@ -9,16 +9,17 @@ import h5py
 import numpy as np
 import pytest
 
-from deeph_tracegrad.blocks import union_pairs
 from deeph_tracegrad.deeph_format import read_deeph, write_deeph
 from deeph_tracegrad.deeph_legacy import read_deeph_legacy
 from deeph_tracegrad.preprocess.runs import read_material
+from materials import assert_same_matrices
 
 DATA = Path(__file__).parents[1] / "data"
 READERS = {"deeph": read_deeph, "deeph-legacy": read_deeph_legacy}
 RUNS = [
     *("openmx/graphene", "openmx/mos2", "openmx/fe_bcc_spin", "openmx/bi_soc"),
     *("abacus/si2", "abacus/fe_nspin2", "abacus/bi_soc", "abacus/mos2_get_S"),
+    *("siesta/graphene", "siesta/water"),
 ]
 
 
@@ -26,15 +27,6 @@ RUNS = [
 def run(command, capsys):
     """Run the command: (exit code, standard output, standard error)."""
     return lambda *arguments: (command(*arguments), *capsys.readouterr())
-
-
-def assert_same_matrices(one, other):
-    """Every block of both; zeros stand where one matrix has fewer pairs than the other."""
-    assert one.spin is other.spin
-    for left, right in zip([one.overlap, *one.hamiltonian], [other.overlap, *other.hamiltonian], strict=True):
-        pairs = union_pairs(left.pairs, right.pairs)
-        np.testing.assert_array_equal(left.on_pairs(pairs).entries, right.on_pairs(pairs).entries)
-        assert left.entries.any()
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -74,6 +66,50 @@ def test_upgrade_and_downgrade(run, tmp_path):
     assert run("convert", tmp_path / "new", tmp_path / "old", "--to", "deeph-legacy", "--local-coordinates")[0] == 0
     assert (tmp_path / "old" / "rc.h5").is_file()
     assert_same_matrices(read_deeph_legacy(DATA / "deeph_legacy" / "graphene"), read_deeph_legacy(tmp_path / "old"))
+
+
+@pytest.mark.parametrize("to", READERS)
+def test_density_and_position_are_carried_over_when_asked_for(run, unpacked, tmp_path, to):
+    source, out = unpacked("deeph_dock/demo_a_00"), tmp_path / "out"
+    for names in ({"density", "position"}, {"position"}, set()):
+        options = [word for name in sorted(names) for word in ("--with", name)]
+        code, _, errors = run("convert", source, out, "--to", to, *options)
+        assert (code, errors) == (0, "")
+        written = READERS[to](out, matrices=("density", "position"))
+        assert_same_matrices(written, read_deeph(source, matrices=names))
+
+
+def test_the_density_of_a_siesta_run(run, unpacked, tmp_path):
+    source = unpacked("siesta/graphene")
+    assert run("convert", source, tmp_path / "out", "--with", "density")[0] == 0
+    written = read_deeph(tmp_path / "out", matrices=["density"])
+    assert_same_matrices(written, read_material(source, matrices=["density"]))
+    code, _, errors = run("convert", source, tmp_path / "out", "--with", "position")
+    assert code == 2
+    assert "SIESTA never" in errors
+
+
+def test_a_matrix_that_the_run_lacks_is_refused_with_the_reason(run, tmp_path):
+    source = DATA / "deeph_legacy" / "graphene"
+    code, _, errors = run("convert", source, tmp_path / "out", "--with", "position")
+    assert code == 2
+    assert f"{source}: holds no position matrix; " in errors
+    assert "out_mat_r 1" in errors
+    assert run("convert", source, tmp_path / "out", "--with", "overlap")[0] == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_overlap_alone_is_converted(run, tmp_path):
+    """As after overlap-only OpenMX, whose parser in DeepH-pack writes no info.json."""
+    source = shutil.copytree(DATA / "deeph_legacy" / "graphene", tmp_path / "source")
+    (source / "info.json").unlink()
+    assert run("convert", source, tmp_path / "new")[0] == 0
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["POSCAR", "info.json", "overlap.h5"]
+    assert run("convert", tmp_path / "new", tmp_path / "old", "--to", "deeph-legacy")[0] == 0
+    for name in ("element.dat", "orbital_types.dat", "lat.dat", "site_positions.dat"):
+        one, other = (np.loadtxt(folder / name) for folder in (source, tmp_path / "old"))
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-14)
+    assert_same_matrices(read_material(source), read_material(tmp_path / "old"))
 
 
 def test_an_earlier_conversion_is_replaced_and_nothing_else(run, unpacked, tmp_path):

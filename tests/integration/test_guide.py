@@ -30,7 +30,7 @@ WRITTEN = {
     "guide": {
         *(f"{name}{suffix}" for name in ("bands", "bands_dft") for suffix in (".h5", ".png")),
         *(f"errors{suffix}" for suffix in (".csv", ".json", ".png")),
-        *("training", "predicted", "c_00", "c_00_legacy"),
+        *("training", "predicted", "c_00", "c_00_legacy", "twisted"),
     },
     "guide/training": {
         *("config.toml", "split.json", "versions.json", "train.log", "metrics.csv", "tensorboard"),
@@ -38,6 +38,7 @@ WRITTEN = {
     },
     "guide/predicted": {"c_00"},
     "guide/predicted/c_00": DEEPH | {"hamiltonian_pred.h5"},
+    "guide/twisted": {"POSCAR"},
     "guide/c_00": DEEPH | {"hamiltonian.h5"},
     "guide/c_00_legacy": LEGACY | {"overlaps.h5", "hamiltonians.h5", "rc.h5", "rh.h5"},
 }

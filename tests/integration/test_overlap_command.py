@@ -76,7 +76,9 @@ def test_ranks_share_a_structure(graphene, unpacked, command, tmp_path):
     assert command("overlap", graphene[0], *options, "--out", tmp_path / "one") == 0
     arguments = [MPIRUN, "-n", 2, COMMAND, "overlap", graphene[0], *options, "--out", tmp_path / "two"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(map(str, arguments), env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        map(str, arguments), env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("graphene: 2 atoms") == 1
     one, two = (read_deeph(tmp_path / name / "graphene").overlap for name in ("one", "two"))
@@ -90,7 +92,9 @@ def test_prediction_needs_no_run_and_no_labels(graphene, checkpoint, unpacked, c
     basis = ["--basis-dir", unpacked("openmx/pao")]
     assert command("predict", checkpoint, poscar, *basis, "--out", out / "poscar", "--device", "cpu") == 0
     with_run, without = read_deeph(out / "graphene"), read_deeph(out / "poscar" / "graphene")
-    for one, other in zip((with_run.overlap, *with_run.hamiltonian), (without.overlap, *without.hamiltonian), strict=True):
+    for one, other in zip(
+        (with_run.overlap, *with_run.hamiltonian), (without.overlap, *without.hamiltonian), strict=True
+    ):
         assert len(one) == len(other)
         assert np.abs(other.on_pairs(one.pairs).entries - one.entries).max() < 1e-9
     assert command("bands", out / "poscar" / "graphene", "--density", 20, "-o", tmp_path / "bands") == 0

@@ -57,6 +57,20 @@ def test_blocks_of_h_beyond_the_reach_of_s_are_kept(unpacked, case, blocks, larg
     assert max((np.abs(block).max() for block in entries), default=0) == pytest.approx(largest, rel=0.05)
 
 
+@pytest.mark.parametrize(("case", "largest"), [("si2", 5.0e-4), ("bi_soc", 7.2e-4), ("fe_nspin2", 1.1e-3)])
+def test_what_the_bands_would_lose_without_the_blocks_beyond_the_overlap(unpacked, case, largest):
+    """The figures of docs/theory.md: up to 2 eV above the Fermi level, eV."""
+    run = unpacked(f"abacus/{case}")
+    material, bands = read_abacus(run), read_abacus_bands(run)
+    cut = material.with_hamiltonian(tuple(one.on_pairs(material.overlap.pairs) for one in material.hamiltonian))
+    lost = 0.0
+    for channel in range(len(bands.energies)):
+        whole, without = (band_energies(one, channel, bands.k) for one in (material, cut))
+        occupied = whole < material.fermi_level + 2
+        lost = max(lost, np.abs(whole - without)[occupied].max())
+    assert lost == pytest.approx(largest, rel=0.05)
+
+
 def dock_matrix(path, sizes: np.ndarray) -> BlockMatrix:
     with h5py.File(path) as file:
         return BlockMatrix.of(file["atom_pairs"][:], file["entries"][:], sizes)

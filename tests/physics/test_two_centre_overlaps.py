@@ -8,6 +8,7 @@ from deeph_tracegrad.edges import onsite_pairs, pairs_within, radii_reach
 from deeph_tracegrad.integrals.basis_files import read_orbitals
 from deeph_tracegrad.integrals.matrices import kinetic_matrix, overlap_matrix, position_matrices
 from deeph_tracegrad.integrals.overlap import overlap_material
+from deeph_tracegrad.preprocess.openmx.reader import read_openmx
 from deeph_tracegrad.preprocess.runs import read_material
 
 OPENMX = ["graphene", "mos2", "fe_bcc_spin", "bi_soc"]
@@ -105,3 +106,13 @@ def test_atoms_outside_the_cell_keep_their_place(unpacked):
     here, there = moved.cart_coords[pairs[:, 3]], moved.cart_coords[pairs[:, 4]]
     lengths = np.linalg.norm(there - here + pairs[:, :3] @ moved.lattice.matrix, axis=1)
     assert lengths.max() < radii_reach(material.basis)["C-C"]
+
+
+@pytest.mark.parametrize("name", ["graphene", "bi_soc"])
+def test_positions_are_openmxs_within_its_real_space_grid(unpacked, name):
+    """OpenMX sums r over a grid, which leaves 5e-5 Å."""
+    material = read_openmx(unpacked(f"openmx/{name}"), matrices=("position",))
+    _, orbitals = run_with_orbitals(unpacked, "openmx", name)
+    own = position_matrices(material.structure, orbitals, material.overlap.pairs)
+    for mine, theirs in zip(own, material.position, strict=True):
+        assert max(differences(mine, theirs)) < 1e-4

@@ -62,25 +62,25 @@ def write(tmp_path):
 
 def test_a_log_of_3_8(unpacked):
     log = read_log(unpacked("abacus/mos2") / "OUT.ABACUS" / "running_scf.log")
-    assert (log.version, log.nspin, log.electrons, log.converged) == ("3.8.1", 1, 26, True)
-    assert log.fermi_level == 0.93093147299
+    assert (log.version, log.nspin, log.electrons, log.whole.converged) == ("3.8.1", 1, 26, True)
+    assert log.whole.fermi_level == 0.93093147299
     assert [(kind.label, kind.count) for kind in log.types] == [("Mo", 1), ("S", 2)]
     assert log.types[1].shells == (0, 0, 1, 1, 2)
-    np.testing.assert_allclose(log.geometry.fractional[2], [2 / 3, 1 / 3, 0.413111111111], atol=1e-9)
-    np.testing.assert_allclose(log.geometry.lattice[1], [-1.59, 2.753960784, 0], atol=1e-5)
+    np.testing.assert_allclose(log.whole.geometry.fractional[2], [2 / 3, 1 / 3, 0.413111111111], atol=1e-9)
+    np.testing.assert_allclose(log.whole.geometry.lattice[1], [-1.59, 2.753960784, 0], atol=1e-5)
 
 
 def test_the_newer_wording(write):
     log = read_log(write(NEWER))
-    assert (log.version, log.nspin, log.electrons, log.converged) == ("3.11.0-beta.2", 1, 26, True)
-    assert log.fermi_level == 0.9309
+    assert (log.version, log.nspin, log.electrons, log.whole.converged) == ("3.11.0-beta.2", 1, 26, True)
+    assert log.whole.fermi_level == 0.9309
     assert [(kind.label, kind.count, kind.shells) for kind in log.types] == [
         ("Mo1", 1, (0, 0, 0, 0, 1, 1, 2, 2, 3)),
         ("S", 2, (0, 0, 1, 1, 2)),
     ]
-    assert log.geometry.labels == ("Mo1", "S", "S")
-    np.testing.assert_allclose(log.geometry.fractional[0], [1 / 3, 2 / 3, 0.5], atol=1e-6)
-    np.testing.assert_allclose(log.geometry.lattice[0], [3.18 * 1.88973 * ABACUS_BOHR_ANGSTROM, 0, 0])
+    assert log.whole.geometry.labels == ("Mo1", "S", "S")
+    np.testing.assert_allclose(log.whole.geometry.fractional[0], [1 / 3, 2 / 3, 0.5], atol=1e-6)
+    np.testing.assert_allclose(log.whole.geometry.lattice[0], [3.18 * 1.88973 * ABACUS_BOHR_ANGSTROM, 0, 0])
 
 
 @pytest.mark.parametrize(
@@ -95,12 +95,30 @@ def test_the_newer_wording(write):
     ],
 )
 def test_convergence(write, text, converged):
-    assert read_log(write(NEWER.replace("#SCF IS CONVERGED#", text))).converged is converged
+    assert read_log(write(NEWER.replace("#SCF IS CONVERGED#", text))).whole.converged is converged
+
+
+@pytest.mark.parametrize("case", ["si2", "mos2", "bi_soc", "fe_nspin2"])
+def test_valence_electrons(unpacked, write, case):
+    path = unpacked(f"abacus/{case}") / "OUT.ABACUS" / "running_scf.log"
+    expected = {"si2": {"Si": 4}, "mos2": {"Mo": 14, "S": 6}, "bi_soc": {"Bi": 15}, "fe_nspin2": {"Fe": 16}}[case]
+    log = read_log(path)
+    assert log.valence_electrons == expected
+    assert log.electrons == sum(expected[kind.label] * kind.count for kind in log.types)
+    # INPUT sets their number: only the pseudopotentials tell
+    without = re.sub(r".*electron number of element.*\n|.*AUTOSET.*\n", "", path.read_text())
+    assert read_log(write(without)).valence_electrons == expected
+    assert read_log(write(without.replace("valence electrons", "electrons"))).valence_electrons == {}
+
+
+def test_the_newer_wording_of_valence_electrons(write):
+    text = NEWER + "  Electron number of element Mo1 = 14\n  Total electron number of element Mo1 = 14\n"
+    assert read_log(write(text)).valence_electrons == {"Mo1": 14}
 
 
 def test_the_final_fermi_level_counts_before_the_table(write):
-    assert read_log(write(NEWER + " EFERMI = -1.25 eV\n")).fermi_level == -1.25
-    assert read_log(write(re.sub(" E_Fermi.*", "", NEWER))).fermi_level is None
+    assert read_log(write(NEWER + " EFERMI = -1.25 eV\n")).whole.fermi_level == -1.25
+    assert read_log(write(re.sub(" E_Fermi.*", "", NEWER))).whole.fermi_level is None
 
 
 def test_the_older_wording_of_spin(write):
@@ -108,7 +126,7 @@ def test_the_older_wording_of_spin(write):
 
 
 def test_a_number_at_the_end_of_a_cut_log_is_not_trusted(write):
-    assert read_log(write(NEWER[: NEWER.index("0.9309") + 4])).fermi_level == 0.8312
+    assert read_log(write(NEWER[: NEWER.index("0.9309") + 4])).whole.fermi_level == 0.8312
 
 
 @pytest.mark.parametrize(

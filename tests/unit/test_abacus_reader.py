@@ -65,6 +65,9 @@ def test_all_that_a_run_tells(unpacked):
     assert material.basis["S"].cutoff_radius == pytest.approx(7 * ABACUS_BOHR_ANGSTROM)
     assert material.basis["S"].label == "S_gga_7au_100Ry_2s2p1d.orb"
     assert (material.fermi_level, material.electrons, material.converged) == (0.93093147299, 26, True)
+    assert [basis.valence_electrons for basis in material.basis.values()] == [14, 6]
+    assert material.structure.labels == ["Mo", "S", "S"]
+    assert (material.density, material.position) == ((), ())
     assert material.provenance["code_version"] == "3.8.1"
     assert material.provenance["hermiticity_violation"] == {"overlap": 0.0, "hamiltonian": 0.0}
     assert material.provenance["remarks"] == []
@@ -141,15 +144,23 @@ def test_labels_of_one_element_share_its_basis(copy_of, unpacked):
     one = second.replace("type = 2", "type = 1")
     types = one.replace("= S\n", "= S1\n") + one.replace("TYPE 2", "TYPE 3").replace("= S\n", "= S_b\n")
     edit(log, second, types)
+    electrons = "electron number of element S = 6\n"
+    edit(log, electrons, electrons.replace("S =", "S1 =") + electrons.replace("S =", "S_b ="), 1)
     edit(run / "STRU", "S 32.06 S.upf", "S1 32.06 S.upf\nS_b 32.06 S.upf")
     edit(run / "STRU", "S_gga_7au_100Ry_2s2p1d.orb", "S_gga_7au_100Ry_2s2p1d.orb\nS_gga_7au_100Ry_2s2p1d.orb")
     edit(run / "STRU", "\nS\n0.0\n2\n", "\nS1\n0.0\n1\n")
     edit(run / "STRU", "0.586888888889 1 1 1\n", "0.586888888889 1 1 1\nS_b\n0.0\n1\n")
-    assert_same(read_abacus(run), read_abacus(unpacked("abacus/mos2")))
+    material = read_abacus(run)
+    assert_same(material, read_abacus(unpacked("abacus/mos2")))
+    assert material.structure.labels == ["Mo", "S1", "S_b"]
 
+    edit(log, "element S_b = 6", "element S_b = 16")
+    with pytest.raises(ReadError, match=r"different orbitals or pseudopotentials .* 6.0 electrons\) .* 16.0 electrons"):
+        read_abacus(run)
+    edit(log, "element S_b = 16", "element S_b = 6")
     edit(log, "label = S_b\n                      L=0, number of zeta = 2", "label = S_b\n     L=0, number of zeta = 3")
     (run / "S_gga_7au_100Ry_2s2p1d.orb").unlink()
-    with pytest.raises(ReadError, match=r"different orbitals under different labels, s2p2d1 .* and s3p2d1"):
+    with pytest.raises(ReadError, match=r"under different labels, s2p2d1 .* and s3p2d1"):
         read_abacus(run)
 
 
@@ -177,17 +188,6 @@ def test_several_steps_are_remarked(copy_of, unpacked):
     material = read_abacus(run)
     assert_same(material, read_abacus(unpacked("abacus/si2")))
     assert "2 ionic steps" in material.provenance["remarks"][0]
-
-
-def test_a_relaxation_needs_the_structure_in_the_header(copy_of):
-    run = copy_of("si2")
-    edit(run / "INPUT", "calculation             scf", "calculation relax")
-    with pytest.raises(ReadError, match="is a 'relax' calculation"):
-        read_abacus(run)
-    to_newer(run, SI2_CELL.replace("0.25 0.25 0.25", "0.26 0.25 0.25"))
-    material = read_abacus(run)
-    assert material.structure.frac_coords[1, 0] == 0.26
-    assert "last step" in material.provenance["remarks"][0]
 
 
 def append_block(path, matrix: str, cell: str, column: int):

@@ -172,7 +172,14 @@ def test_labels_begin_with_the_element(tmp_path, label, element):
 
 
 @pytest.mark.parametrize(
-    ("label", "reason"), [("H_empty", "ghost atom"), ("fe", "no element"), ("Xx", "no element"), ("Foo", "no element")]
+    ("label", "reason"),
+    [
+        ("H_empty", "ghost atom, orbitals without a nucleus"),
+        ("Si_empty1", "atomic numbers"),
+        ("fe", "no element"),
+        ("Xx", "no element"),
+        ("Foo", "no element"),
+    ],
 )
 def test_labels_without_an_element_are_refused(tmp_path, label, reason):
     with pytest.raises(ReadError, match=reason):

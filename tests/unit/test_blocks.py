@@ -61,6 +61,26 @@ def test_stacks_hold_every_block_once(matrix):
     assert sorted(seen) == list(range(len(matrix)))
 
 
+def test_scattered_entries_make_the_blocks_that_they_came_from(matrix, rng):
+    starts = np.cumsum(matrix.sizes) - matrix.sizes
+    entries = []
+    for place, (*cell, i, j) in enumerate(matrix.pairs.tolist()):
+        for (row, column), value in np.ndenumerate(matrix.block(place)):
+            entries.append((*cell, starts[i] + row, starts[j] + column, value))
+    chosen = [entries[place] for place in rng.permutation(len(entries))[: len(entries) * 2 // 3]]
+    cells, rows, columns = (np.array([entry[part] for entry in chosen]) for part in (slice(3), 3, 4))
+    values = np.array([entry[5] for entry in chosen])
+    found = BlockMatrix.scattered(cells, rows, columns, values, matrix.sizes)
+    assert np.count_nonzero(found.entries) == len(chosen)
+    assert (find_pairs(matrix.pairs, found.pairs) >= 0).all()
+    given = {entry[:5] for entry in chosen}
+    expected = np.array([entry[5] if entry[:5] in given else 0 for entry in entries])
+    np.testing.assert_array_equal(found.on_pairs(matrix.pairs).entries, expected)
+    twice = [np.concatenate([part, part[:1]]) for part in (cells, rows, columns, values)]
+    with pytest.raises(MismatchError, match="twice"):
+        BlockMatrix.scattered(*twice, matrix.sizes)
+
+
 def test_adjoint(matrix):
     adjoint = matrix.adjoint()
     for place, (x, y, z, i, j) in enumerate(matrix.pairs.tolist()):

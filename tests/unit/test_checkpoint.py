@@ -286,3 +286,19 @@ def test_other_radial_functions_do_not_fit(saved: Path) -> None:
     other = Basis.of({"C": ElementBasis((0, 0, 1), None, "C6.0-s2p1")})
     with pytest.raises(MismatchError, match=r"C has the basis C6\.0-s2p1, but the network was trained for C5\.0-s2p1"):
         load_checkpoint(saved).require_fit(other, SpinMode.NONE, ["C"])
+
+
+@pytest.mark.parametrize(("before", "after"), [(5.0, 5.2), (5.3, 5.3)])
+def test_edges_of_the_first_format_reach_as_far_as_orbitals_do(saved: Path, before, after, capsys) -> None:
+    """A checkpoint of the first format had the longest edge of its data; two cutoff radii make 5.2 Å here."""
+    content = torch.load(saved, weights_only=True)
+    torch.save(content | {"format_version": 1, "reach": {"C-C": before}}, saved)
+    assert load_checkpoint(saved).reach == pytest.approx({"C-C": after})
+    warned = capsys.readouterr().err.replace("\n", " ")
+    assert ("C-C 5.000 -> 5.200 Å" in warned) == (after > before)
+
+
+def test_the_reach_of_an_imported_model_stays_empty(saved: Path) -> None:
+    content = torch.load(saved, weights_only=True)
+    torch.save(content | {"format_version": 1, "reach": {}}, saved)
+    assert load_checkpoint(saved).reach == {}

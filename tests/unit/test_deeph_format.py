@@ -14,7 +14,7 @@ from scipy.linalg import eigvalsh
 from damage import cut, flipped, outcome
 from deeph_tracegrad.blocks import BlockMatrix, dense_at_k, union_pairs
 from deeph_tracegrad.deeph_format import read_deeph, write_deeph
-from deeph_tracegrad.deeph_matrices import join_spins
+from deeph_tracegrad.deeph_spin import join_spins
 from deeph_tracegrad.errors import MismatchError, ReadError
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.orbitals import Basis, ElementBasis, SpinMode

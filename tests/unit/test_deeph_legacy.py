@@ -14,7 +14,7 @@ from damage import cut, flipped, outcome
 from deeph_tracegrad.blocks import BlockMatrix
 from deeph_tracegrad.deeph_format import read_deeph
 from deeph_tracegrad.deeph_legacy import read_deeph_legacy, write_deeph_legacy
-from deeph_tracegrad.deeph_matrices import join_spins
+from deeph_tracegrad.deeph_spin import join_spins
 from deeph_tracegrad.errors import MismatchError, ReadError
 from deeph_tracegrad.frames import rotation_matrices, spin_rotation
 from deeph_tracegrad.legacy_frames import legacy_frames

@@ -8,11 +8,10 @@ from deeph_tracegrad import units
 from deeph_tracegrad.errors import ReadError
 from deeph_tracegrad.preprocess.openmx.input_file import (
     PathSegment,
-    parse_atoms,
     parse_input,
     parse_path_segment,
-    parse_species,
 )
+from deeph_tracegrad.preprocess.openmx.species import parse_atoms, parse_species
 
 HERE = Path("openmx.dat")
 
@@ -20,7 +19,7 @@ HERE = Path("openmx.dat")
 def species(*rows):
     lines = "\n".join(rows)
     text = f"<Definition.of.Atomic.Species\n{lines}\nDefinition.of.Atomic.Species>\n"
-    return parse_species(parse_input(text, HERE))
+    return parse_species(parse_input(text, HERE), [row.split()[0] for row in rows])
 
 
 def test_keywords_and_blocks():
@@ -32,7 +31,7 @@ def test_keywords_and_blocks():
     assert source.word("Scf.SpinPolarization", "off") == "nc"
     assert source.number("scf.criterion", 1e-6) == 1e-9
     assert source.word("missing", "off") == source.word("empty", "off") == "off"
-    assert parse_atoms(source) == ["Fe_up", "H1"]
+    assert [row[1] for row in source.block("Atoms.SpeciesAndCoordinates")] == ["Fe_up", "H1"]
 
 
 @pytest.mark.parametrize(
@@ -76,10 +75,56 @@ def test_elements(row, element):
     assert species(row)[row.split()[0]][0] == element
 
 
-@pytest.mark.parametrize("row", ["E Kr10.0-s1 E", "X C6.0-s1 N_PBE19", "X mine-s1 custom", "C C6.0-s1"])
+@pytest.mark.parametrize("row", ["X C6.0-s1 N_PBE19", "X mine-s1 custom", "C C6.0-s1"])
 def test_species_that_cannot_be_used(row):
     with pytest.raises(ReadError, match=r"openmx\.dat"):
         species(row)
+
+
+def test_empty_atoms_are_refused_where_they_are_used():
+    with pytest.raises(ReadError, match="the species EC is an empty atom: orbitals without a nucleus have no element"):
+        species("EC C6.0-s2p1 E")
+    text = "<Definition.of.Atomic.Species\nC C6.0-s1 C_PBE19\nEC C6.0-s2 E\nDefinition.of.Atomic.Species>\n"
+    assert list(parse_species(parse_input(text, HERE), ["C"])) == ["C"]
+
+
+def atoms(*rows, charge=""):
+    text = (
+        "<Definition.of.Atomic.Species\nFe_up Fe5.5H-s1 Fe_PBE19H\nO O6.0-s1p1 O_PBE19\nFe_down Fe5.5H-s1 Fe_PBE19H\n"
+        "Definition.of.Atomic.Species>\n<Atoms.SpeciesAndCoordinates\n"
+    )
+    return parse_atoms(parse_input(text + "\n".join(rows) + f"\nAtoms.SpeciesAndCoordinates>\n{charge}", HERE))
+
+
+def test_atoms_and_their_valence_electrons():
+    found = atoms(
+        "1 O 0 0 0 3.0 3.0", "2 Fe_up 0 0 1 9.1 6.9 0 0", "3 Fe_down 0 0 2 6.9 9.1", charge="scf.system.charge -1"
+    )
+    assert found.names == ("O", "Fe_up", "Fe_down")
+    assert found.elements == ("O", "Fe", "Fe")
+    assert list(found.basis) == ["Fe", "O"]
+    assert found.electrons == 39.0
+    assert {element: basis.valence_electrons for element, basis in found.basis_holding(39.0).items()} == {
+        "Fe": 16,
+        "O": 6,
+    }
+    for other in (38.0, None):
+        assert found.basis_holding(other) == found.basis
+    assert found.basis["Fe"].valence_electrons is None
+
+
+@pytest.mark.parametrize("row", ["2 Fe_up 0 0 1 8.0 7.0", "2 Fe_up 0 0 1", "2 Fe_up 0 0 1 8.0 x"])
+def test_valence_electrons_that_the_input_does_not_tell(row):
+    found = atoms("1 Fe_up 0 0 0 8.0 8.0", row)
+    assert (found.valence, found.electrons) == (None, None)
+    assert found.basis_holding(32.0) == found.basis
+
+
+def test_atoms_without_a_species():
+    with pytest.raises(ReadError, match="not defined: Co, N"):
+        atoms("1 N 0 0 0", "2 Co 0 0 1", "3 O 0 0 2")
+    with pytest.raises(ReadError, match="has no species"):
+        atoms("1")
 
 
 def test_species_of_one_element():

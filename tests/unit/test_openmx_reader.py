@@ -10,8 +10,11 @@ import pytest
 from deeph_tracegrad import units
 from deeph_tracegrad.errors import ReadError
 from deeph_tracegrad.orbitals import SpinMode
-from deeph_tracegrad.preprocess.openmx.reader import find_scfout, read_openmx
+from deeph_tracegrad.preprocess.openmx.folder import scfout_files
+from deeph_tracegrad.preprocess.openmx.reader import read_openmx
 from deeph_tracegrad.preprocess.openmx.scfout import read_scfout
+from deeph_tracegrad.preprocess.runs import find_runs, read_material
+from openmx_layout import change, change_input
 
 
 @pytest.fixture
@@ -32,7 +35,7 @@ def replace_in(path, old, new):
 def test_one_scfout_in_a_folder_is_found_whatever_its_name(run):
     expected = read_openmx(run)
     (run / "openmx.scfout").rename(run / "C2_strained.v2.scfout")
-    assert find_scfout(run) == [run / "C2_strained.v2.scfout"]
+    assert scfout_files(run) == [run / "C2_strained.v2.scfout"]
     material = read_openmx(run)
     np.testing.assert_array_equal(material.overlap.entries, expected.overlap.entries)
     assert material.provenance["source"] == str(run / "C2_strained.v2.scfout")
@@ -45,7 +48,7 @@ def test_several_or_no_scfout(run, tmp_path):
     assert read_openmx(run / "second.scfout").elements == ["C", "C"]
     with pytest.raises(ReadError, match=r"HS\.fileout"):
         read_openmx(tmp_path)
-    assert find_scfout(tmp_path) == find_scfout(tmp_path / "missing") == []
+    assert scfout_files(tmp_path) == scfout_files(tmp_path / "missing") == []
 
 
 def test_what_a_material_holds(unpacked):
@@ -79,6 +82,88 @@ def test_geometry_is_neither_wrapped_nor_sorted(run):
     expected = inside.structure.cart_coords + 3 * inside.structure.lattice.matrix[0]
     np.testing.assert_allclose(outside.structure.cart_coords, expected, rtol=0, atol=1e-12)
     np.testing.assert_array_equal(outside.overlap.pairs, inside.overlap.pairs)
+
+
+def test_species_stay_as_labels_of_the_sites(run):
+    path = run / "openmx.scfout"
+    assert read_openmx(path).structure.labels == ["C", "C"]
+
+    def two_species(text):
+        text = text.replace(" C  C5.0-s2p1  C_PBE19", " C1 C5.0-s2p1 C_PBE19\n C_up C5.0-s2p1 C_PBE19")
+        return text.replace("    1 C ", "    1 C_up ").replace("    2 C ", "    2 C1 ")
+
+    expected = read_openmx(path)
+    change_input(path, two_species)
+    material = read_openmx(path)
+    assert material.structure.labels == ["C_up", "C1"]
+    assert material.elements == ["C", "C"]
+    assert material.basis == expected.basis
+    assert material.permuted(np.array([1, 0])).structure.labels == ["C1", "C_up"]
+    np.testing.assert_array_equal(material.hamiltonian[0].entries, expected.hamiltonian[0].entries)
+
+
+@pytest.mark.parametrize(
+    ("potential", "message"),
+    [("E", "C1 is an empty atom"), ("C_PBE19", r"C has the basis C5\.0-s2p1 in one species and C5\.0-s3p1")],
+)
+def test_species_that_no_material_can_hold(run, potential, message):
+    path = run / "openmx.scfout"
+    species = f" C  C5.0-s2p1  C_PBE19\n C1 C5.0-s3p1 {potential}"
+    change_input(path, lambda text: text.replace(" C  C5.0-s2p1  C_PBE19", species))
+    assert read_openmx(path).elements == ["C", "C"]  # which nothing uses
+    change_input(path, lambda text: text.replace("    2 C ", "    2 C1 "))
+    with pytest.raises(ReadError, match=message):
+        read_openmx(path)
+
+
+@pytest.mark.parametrize(
+    ("case", "valence"),
+    [("graphene", {"C": 4}), ("mos2", {"Mo": 14, "S": 6}), ("fe_bcc_spin", {"Fe": 16}), ("bi_soc", {"Bi": 15})],
+)
+def test_valence_electrons(unpacked, tmp_path, case, valence):
+    material = read_openmx(unpacked(f"openmx/{case}"))
+    assert {element: basis.valence_electrons for element, basis in material.basis.items()} == valence
+
+
+def test_valence_electrons_that_do_not_add_up(run):
+    path = run / "openmx.scfout"
+    original = path.read_bytes()
+    for old, new in [("2.000 2.000", "2.000 2.100"), ("scf.XcType", "scf.system.charge 1.0\nscf.XcType")]:
+        change_input(path, lambda text, old=old, new=new: text.replace(old, new))
+        material = read_openmx(path)
+        assert material.basis["C"].valence_electrons is None
+        assert material.electrons == pytest.approx(8.0, abs=1e-9)
+        path.write_bytes(original)
+
+
+@pytest.mark.parametrize("step", [[0.01, 0.0, 0.0], [0.0, 0.0, -0.003], [0.0, 28.0, 0.0]])
+def test_atoms_that_were_moved_after_the_last_scf(run, step):
+    """As after molecular dynamics that were continued; OpenMX sums <r - x_i> with the new x_i and the old orbitals."""
+    path = run / "openmx.scfout"
+    scfout = read_scfout(path)
+    lengths = scfout.num_orbitals[scfout.pairs[:, 3]] * scfout.num_orbitals[scfout.pairs[:, 4]]
+    of_second = np.repeat(scfout.pairs[:, 3] == 1, lengths)
+
+    def moved(positions):
+        positions[1, 1:] += step
+        return positions
+
+    change(path, position=lambda matrix: matrix - np.multiply.outer(step, of_second * scfout.overlap))
+    change(path, positions=moved)
+    with pytest.raises(ReadError, match="OpenMX moved the atoms"):
+        read_openmx(run)
+
+
+def test_text_output_among_several_scfout(run):
+    """Copies of other steps: only a text of the same name is theirs."""
+    shutil.copy(run / "openmx.scfout", run / "step_1.scfout")
+    assert read_openmx(run / "openmx.scfout").converged is True
+    assert read_openmx(run / "step_1.scfout").converged is None
+    (run / "openmx.out").rename(run / "step_1.out")
+    assert read_openmx(run / "step_1.scfout").converged is True
+    assert read_openmx(run / "openmx.scfout").converged is None
+    materials = [read_material(found) for found in find_runs([str(run)])]
+    assert [material.converged for material in materials] == [None, True]
 
 
 def test_spinor_blocks(unpacked):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from deeph_tracegrad.errors import MismatchError
-from deeph_tracegrad.orbitals import Basis, ElementBasis, OrbitalConvention, SpinMode
+from deeph_tracegrad.orbitals import Basis, ElementBasis, OrbitalConvention, OrbitalOrder, SpinMode
 
-DEEPH, OPENMX, ABACUS = OrbitalConvention.DEEPH, OrbitalConvention.OPENMX, OrbitalConvention.ABACUS
+DEEPH, OPENMX, ABACUS, SIESTA = (OrbitalConvention[name] for name in ("DEEPH", "OPENMX", "ABACUS", "SIESTA"))
 
 # (source, target) -> for each degree: new = sign * old[index]
 INDEX = {
@@ -15,6 +15,7 @@ INDEX = {
     (ABACUS, DEEPH): [[0], [2, 0, 1], [4, 2, 0, 1, 3], [6, 4, 2, 0, 1, 3, 5], [8, 6, 4, 2, 0, 1, 3, 5, 7]],
     (DEEPH, ABACUS): [[0], [1, 2, 0], [2, 3, 1, 4, 0], [3, 4, 2, 5, 1, 6, 0], [4, 5, 3, 6, 2, 7, 1, 8, 0]],
     (ABACUS, OPENMX): [[0], [1, 2, 0], [0, 3, 4, 1, 2], [0, 1, 2, 3, 4, 5, 6]],
+    (SIESTA, DEEPH): [[0], [0, 1, 2], [0, 1, 2, 3, 4], [0, 1, 2, 3, 4, 5, 6]],
 }
 SIGN = {
     (OPENMX, DEEPH): ["+", "+++", "+++++", "+++++++", "+++++++++"],
@@ -22,6 +23,7 @@ SIGN = {
     (ABACUS, DEEPH): ["+", "-+-", "+-+-+", "-+-+-+-", "+-+-+-+-+"],
     (DEEPH, ABACUS): ["+", "+--", "+--++", "+--++--", "+--++--++"],
     (ABACUS, OPENMX): ["+", "--+", "+++--", "+--++--"],
+    (SIESTA, DEEPH): ["+", "-+-", "+-+-+", "-+-+-+-"],
 }
 TABLE = [
     (source, target, degree, index, [1.0 if sign == "+" else -1.0 for sign in SIGN[source, target][degree]])
@@ -50,6 +52,12 @@ def test_there_and_back_is_the_identity(source, target):
 def test_shells_keep_their_places():
     order = ElementBasis((0, 0, 1, 1)).order(OPENMX, DEEPH)
     assert order.index.tolist() == [0, 1, 3, 4, 2, 6, 7, 5]
+
+
+def test_ascending_moves_whole_shells():
+    order = OrbitalOrder.ascending([0, 2, 1, 0])
+    assert order.index.tolist() == [0, 9, 6, 7, 8, 1, 2, 3, 4, 5]
+    assert (order.sign == 1).all()
 
 
 def test_repeated_order_treats_each_spin_alike():

@@ -42,8 +42,8 @@ def test_a_deeph_folder_may_hold_only_a_hamiltonian(tmp_path, name):
 def test_no_kind(tmp_path):
     assert detect(tmp_path) is None
     assert detect(tmp_path / "nowhere") is None
-    (tmp_path / "file.scfout").touch()
-    assert detect(tmp_path / "file.scfout") is None
+    (tmp_path / "file.out").touch()
+    assert detect(tmp_path / "file.out") is None
 
 
 def test_the_output_folder_of_abacus_is_a_run_too(tmp_path):
@@ -63,6 +63,32 @@ def test_two_outputs_of_abacus_are_two_runs(tmp_path):
     make(tmp_path / "scan", "abacus")
     shutil.copytree(tmp_path / "scan" / "OUT.ABACUS", tmp_path / "scan" / "OUT.b")
     assert labels([tmp_path]) == ["scan/OUT.ABACUS", "scan/OUT.b"]
+
+
+def test_each_of_several_scfout_is_a_run(tmp_path):
+    folder = make(tmp_path / "md", "openmx")
+    for step in (2, 10):
+        (folder / f"step_{step}.scfout").touch()
+    make(tmp_path / "single", "openmx")
+    assert labels([tmp_path]) == ["md/any", "md/step_2", "md/step_10", "single"]
+    assert [run.path.name for run in find_runs([str(folder)])] == ["any.scfout", "step_2.scfout", "step_10.scfout"]
+
+
+def test_a_scfout_can_be_named(tmp_path):
+    folder = make(tmp_path / "md", "openmx")
+    assert detect(folder / "any.scfout") == "openmx"
+    assert labels([folder / "any.scfout"]) == ["any"]
+    (folder / "other.scfout").touch()
+    assert labels([tmp_path / "*" / "o*.scfout", folder / "any.scfout"]) == ["md/other", "any"]
+
+
+def test_overlaps_of_openmx_are_a_run_unless_they_were_converted(tmp_path):
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output" / "overlaps_0.h5").touch()
+    assert detect(tmp_path) == "openmx"
+    assert labels([tmp_path]) == [tmp_path.name]
+    make(tmp_path, "deeph-legacy")
+    assert detect(tmp_path) == "deeph-legacy"
 
 
 def test_globs_and_plain_folders_name_each_run_once(tmp_path):
@@ -96,7 +122,7 @@ def test_links_are_followed_once(tmp_path):
     ("pattern", "reason"),
     [
         ("nowhere", "does not exist"),
-        ("*.none", "no folder that it matches"),
+        ("*.none", "nothing that it matches"),
         ("empty", "it is empty"),
         ("notes", "holds todo.txt"),
     ],
@@ -128,14 +154,14 @@ def test_reading_what_is_no_run(tmp_path):
 def test_a_folder_that_cannot_be_listed_costs_no_other(tmp_path, monkeypatch, capfd):
     make(tmp_path / "run", "openmx")
     (tmp_path / "lost+found").mkdir()
-    listed = runs._entries
+    listed = runs.entries
 
     def refusing(folder):
         if folder.name == "lost+found":
             raise ReadError(folder, "cannot be listed: Permission denied")
         return listed(folder)
 
-    monkeypatch.setattr(runs, "_entries", refusing)
+    monkeypatch.setattr(runs, "entries", refusing)
     assert labels([tmp_path]) == ["run"]
     assert f"skipped {tmp_path / 'lost+found'}: cannot be listed" in capfd.readouterr().err
     with pytest.raises(ReadError, match="cannot be listed"):

@@ -1,6 +1,6 @@
 """The compiled convolution: what `nn/updates.py` describes, forward and backward, in one pass over the edges.
 
-Shape letters: N atoms, R edges, F features of a row, C channels.
+Shape letters: N atoms, R edges, B bonds, F features of a row, C channels.
 """
 
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from deeph_tracegrad.nn.gate import Gate
 from deeph_tracegrad.nn.kernels.library import kernel, lanes, require_alike
-from deeph_tracegrad.nn.layout import Layout
+from deeph_tracegrad.nn.layout import Irrep, Layout
 
 if TYPE_CHECKING:
     from deeph_tracegrad.nn.tensor_product import EdgeFrameProduct
@@ -36,7 +36,7 @@ class ConvolutionKernel:
         self._plans: dict[torch.dtype, _Plans] = {}
 
     def __call__(self, node: Tensor, edge: Tensor, radial: Tensor, geometry: "Geometry", *, summed: bool) -> Tensor:
-        """(N, F), (R, F), (R, C) -> (R, F) in the edges' frames; or (N, F), summed over the edges of each atom."""
+        """(N, F), (R, F), (N + B, C) -> (R, F) in the edges' frames; or (N, F), summed over the edges of each atom."""
         product = self.product
         inputs = (node, edge, radial, product.weight, product.scale)
         require_alike(*inputs)
@@ -49,38 +49,39 @@ class ConvolutionKernel:
         return self._plans[dtype]
 
     def _planned(self, dtype: torch.dtype) -> _Plans:
-        sources, target = self.product.sources, self.gate.before
+        target, copies = self.gate.before, self.product.copies
         offsets: dict[tuple[int, int, int], int] = {}
         size = 0
-        for site in range(2):
-            for number, source in enumerate(sources):
+        for on_site in range(2):
+            for number, source in enumerate((self.node, self.edge)):
                 for order in range(target.degree + 1):
-                    offsets[site, number, order] = size
-                    size += (source.channels - source.first_channel(order)) * self._width(order, dtype)
+                    offsets[on_site, number, order] = size
+                    # on site both atoms are one
+                    size += (1 if on_site else copies[number]) * self._block(source, order, dtype)
         gate = self.gate
         layouts = [self.node, self.edge, gate.before, gate.after]
         counts = [gate.scalars, gate.pseudoscalars, gate.gated]
         convolution = np.concatenate([*(layout.plan for layout in layouts), counts, list(offsets.values())])
         product: list[int] = []
         tables: list[np.ndarray] = []
-        for number, (source, groups) in enumerate(zip(sources, self.product.groups, strict=True)):
+        for number, (source, groups) in enumerate(zip((self.node, self.edge), self.product.groups, strict=True)):
             for group in groups:
                 orders = range(min(group.source.degree, group.target.degree) + 1)
                 places = [
                     [
-                        offsets[site, number, order]
+                        offsets[on_site, number, order]
                         + (source.starts[group.source] - source.first_channel(order)) * self._width(order, dtype)
                         + target.starts[group.target]
                         - target.first_channel(order)
                         for order in orders
                     ]
-                    for site in range(2)
+                    for on_site in range(2)
                 ]
                 product += [
-                    source.groups[group.source],
+                    self.product.sources[number].groups[group.source],
                     target.groups[group.target],
                     group.paths,
-                    self.product.copies[number],
+                    copies[number],
                     group.weights.start,
                     group.scales.start,
                     len(orders),
@@ -88,6 +89,8 @@ class ConvolutionKernel:
                     *places[0],
                     *(places[1] if group.on_site else [-1] * len(orders)),
                     *(self._width(order, dtype) for order in orders),
+                    *(self._block(source, order, dtype) for order in orders),
+                    *(_half_turn(group.source, order) for order in orders),
                 ]
                 tables += [self.product.coefficients(group).ravel(), np.array([group.on_site])]
         count = sum(map(len, self.product.groups))
@@ -99,6 +102,16 @@ class ConvolutionKernel:
         """Columns of the matrices of one |m|, padded."""
         columns = self.gate.before.channels - self.gate.before.first_channel(order)
         return -(-columns // lanes(dtype)) * lanes(dtype)
+
+    def _block(self, source: Layout, order: int, dtype: torch.dtype) -> int:
+        """Numbers in the matrix of one |m| for one input."""
+        return (source.channels - source.first_channel(order)) * self._width(order, dtype)
+
+
+def _half_turn(irrep: Irrep, order: int) -> int:
+    """The sign of an irrep's channels in the other frame of a bond; see bonds.hpp."""
+    turned = not irrep.natural and order > 0
+    return -1 if (irrep.degree + turned) % 2 else 1
 
 
 class _Convolution(torch.autograd.Function):
@@ -125,7 +138,7 @@ class _Convolution(torch.autograd.Function):
         if recorded and any(ctx.needs_input_grad):  # which weights say without gradients too
             kept = node.new_empty(kernel("convolution_saved", dtype)(plans.convolution, geometry.atoms, edges))
         out = node.new_zeros(geometry.atoms, after.dim) if summed else node.new_empty(edges, after.dim)
-        inputs = (node, edge, geometry.edge_index, geometry.rotations.addresses, radial, matrices)
+        inputs = (node, edge, geometry.edge_index, geometry.bonds, geometry.rotations.addresses, radial, matrices)
         kernel("convolution_forward", dtype)(
             plans.convolution, *inputs, geometry.atoms, edges, kept, out, summed, torch.get_num_threads()
         )
@@ -145,7 +158,7 @@ class _Convolution(torch.autograd.Function):
         edge_gradient = torch.empty_like(edge) if ctx.needs_input_grad[1] else None
         radial_gradient = torch.empty_like(radial)
         matrices_gradient = torch.zeros_like(matrices)
-        inputs = (node, edge, geometry.edge_index, geometry.rotations.addresses, radial, matrices)
+        inputs = (node, edge, geometry.edge_index, geometry.bonds, geometry.rotations.addresses, radial, matrices)
         outputs = (node_gradient, edge_gradient, radial_gradient, matrices_gradient)
         kernel("convolution_backward", dtype)(
             plans.convolution,

@@ -92,6 +92,19 @@ def test_kernels_are_the_torch_code_for_other_settings(settings, torch_only):
     assert_alike(ours, results(network, graph), TOLERANCE[torch.float64])
 
 
+@pytest.mark.parametrize("compiled", [True, False])
+def test_the_order_of_the_edges_does_not_matter(compiled, torch_only):
+    network, graph = case(SpinMode.NONE, torch.float64, trunk=BOTH)
+    if not compiled:
+        torch_only()
+    order = torch.randperm(graph.num_edges)
+    shuffled = graph.clone()
+    for name in ("edge_index", "edge_shift", "edge_vec", "edge_frame"):
+        shuffled[name] = graph[name].index_select(graph.__cat_dim__(name, None), order)
+    shuffled.reverse_edge = torch.argsort(order)[graph.reverse_edge[order]]
+    assert_alike([network(shuffled).coefficients], [network(graph).coefficients[order]], 1e-12)
+
+
 def test_threads_change_nothing_but_rounding(threads):
     network, graph = case(SpinMode.NONE, torch.float64, trunk=BOTH)
     threads(1)
@@ -144,7 +157,9 @@ def test_activations_over_the_whole_range(dtype, torch_only):
         torch.eye(3, dtype=torch.float64).expand(4, 3, 3), {Irrep(0, True), Irrep(1, True), Irrep(0, False)}, dtype
     )
     none, index = torch.zeros(4, dtype=torch.int64), torch.arange(4).expand(2, 4).contiguous()
-    geometry = Geometry(4, 1, index, rotations, torch.ones(4, 3, dtype=dtype), None, none, none, None, None)
+    bonds, length_of = torch.empty(2, 0, dtype=torch.int64), torch.arange(4)
+    radial = torch.ones(4, 3, dtype=dtype)
+    geometry = Geometry(4, 1, index, bonds, rotations, radial, None, length_of, none, none, None, None)
     sizes = torch.tensor([1e-30, 1e-3, 1.0, 300.0], dtype=dtype)[:, None]
     node, edge = torch.zeros(4, 4, dtype=dtype), (torch.randn(4, 60) * sizes).to(dtype)
     ours = module(node, edge, geometry, summed=False)

@@ -1,5 +1,7 @@
 """The compiled library is built where it can be, and where it cannot, that is told once and nothing breaks."""
 
+import os
+import platform
 import stat
 import subprocess
 import sys
@@ -129,3 +131,17 @@ def test_arguments_that_a_kernel_would_misread_are_refused():
         library._number(torch.zeros(2, 3).T)
     with pytest.raises(TypeError, match="float32"):
         library.require_alike(torch.zeros(1), None, torch.zeros(1, dtype=torch.float64))
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+@pytest.mark.parametrize(("chosen", "kept"), [({}, True), ({"MALLOC_MMAP_THRESHOLD_": "65536"}, False)])
+def test_freed_memory_stays_unless_the_user_chooses_otherwise(chosen, kept):
+    code = (
+        "import resource, torch; from deeph_tracegrad.nn.kernels import library; library._library();"
+        "pages = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt;"
+        "touch = lambda: [torch.ones(2**20) for _ in range(10)];"
+        "touch(); touch(); before = pages(); touch(); print(pages() - before)"
+    )
+    environment = {**os.environ, **chosen}
+    run = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True)
+    assert (int(run.stdout) < 1000) == kept

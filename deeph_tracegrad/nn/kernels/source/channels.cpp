@@ -1,4 +1,5 @@
-// Products of the components of each channel, and channels times numbers (nn/channels.py).
+// Products of the components of each channel, channels times numbers (nn/channels.py), and columns in another order
+// (nn/order.py).
 #include "layout.hpp"
 
 namespace {
@@ -38,6 +39,14 @@ void scaled(const Layout& layout, const T* features, const T* factors, int64_t o
   }
 }
 
+// out (R, C): column place[c] times sign[c] as column c.
+template <class T>
+void reorder(const T* features, const int64_t* place, const T* sign, int64_t rows, int64_t columns, T* out, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t c = 0; c < columns; ++c) out[r * columns + c] = sign[c] * features[r * columns + place[c]];
+}
+
 }  // namespace
 
 #define DEFINE(T, NAME)                                                                                               \
@@ -50,6 +59,10 @@ void scaled(const Layout& layout, const T* features, const T* factors, int64_t o
                                         int64_t rows, T* out, int64_t threads) {                                      \
     Plan plan(numbers);                                                                                               \
     scaled<T>(Layout(plan), features, factors, offset, rows, out, threads);                                           \
+  }                                                                                                                   \
+  extern "C" void columns_##NAME(const T* features, const int64_t* place, const T* sign, int64_t rows,                \
+                                 int64_t columns, T* out, int64_t threads) {                                          \
+    reorder<T>(features, place, sign, rows, columns, out, threads);                                                   \
   }
 DEFINE(float, float32)
 DEFINE(double, float64)
