@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 from _fixtures import FIXTURES, read_fixture
-from deeph_tracegrad.structures.moire import Twist, graphene, twisted_bilayer
 from scipy.spatial import cKDTree
 
 from deeph_tracegrad.blocks import BlockMatrix
@@ -21,8 +20,10 @@ from deeph_tracegrad.integrals.basis_files import read_orbitals
 from deeph_tracegrad.integrals.matrices import Orbitals
 from deeph_tracegrad.integrals.overlap import overlap_material
 from deeph_tracegrad.material import Material
+from deeph_tracegrad.structures.moire import Twist, graphene, twisted_bilayer
 
 DEGREES = (0, 0, 1, 1, 2)  # of the shells s2p2d1
+TWISTS = [(1, 2), (3, 4), (6, 7), (10, 11), (14, 15), (20, 21), (30, 31)]  # 28 to 11,164 atoms
 ORBITALS = 13
 TOLERANCE = 1e-3  # Å
 
