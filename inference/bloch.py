@@ -3,8 +3,8 @@
 Blocks stay where the material holds them; what is kept beside them are a few numbers a block, not an index an entry.
 Only the blocks of atoms i <= j are read, the others are their mirror images, so A(k) is Hermitian to the last bit.
 
-Shape letters: N atoms, E pairs, U coupled atom pairs (i, j) whatever the cell, M rows of H(k), Z stored entries of H(k),
-C cells R, B flat block entries.
+Shape letters: N atoms, E pairs, U coupled atom pairs (i, j) whatever the cell, M rows of H(k), Z stored entries of
+H(k), C cells R, B flat block entries.
 """
 
 from collections.abc import Sequence

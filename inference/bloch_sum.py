@@ -1,7 +1,7 @@
 """The sum over cells of blocks times phases, by a compiled kernel, or by NumPy where there is no compiler.
 
-Shape letters: N atoms, U atom pairs (i, j), F blocks of those with i <= j in all cells, C cells, B flat block entries, Z stored
-entries of the matrix.
+Shape letters: N atoms, U atom pairs (i, j), F blocks of those with i <= j in all cells, C cells, B flat block entries,
+Z stored entries of the matrix.
 """
 
 from dataclasses import dataclass
