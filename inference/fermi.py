@@ -13,7 +13,8 @@ from scipy.special import erfc, expit
 
 from deeph_tracegrad.errors import SolverError
 from deeph_tracegrad.inference.bloch import BlochOperators
-from deeph_tracegrad.inference.gap import band_edges, mesh_energies, search_band_edges
+from deeph_tracegrad.inference.counted_fermi import CountedStates, onsite_guess
+from deeph_tracegrad.inference.gap import ZERO_GAP, band_edges, mesh_energies, search_band_edges
 from deeph_tracegrad.inference.kpoints import mesh_divisions, mesh_points
 from deeph_tracegrad.inference.solvers import DENSE_LIMIT, SMALL_CELL
 from deeph_tracegrad.material import Material
@@ -21,7 +22,6 @@ from deeph_tracegrad.orbitals import SpinMode
 
 BOLTZMANN_EV = physical_constants["Boltzmann constant in eV/K"][0]
 MESH_DENSITY = 40.0  # k-points for each 1/Å (without 2π); iron is within 5 meV of the limit
-ZERO_GAP = 1e-3  # eV; bands closer than this touch
 
 Occupation = Callable[[np.ndarray], np.ndarray]
 
@@ -109,16 +109,24 @@ def fermi_level_of_mesh(
 
 
 def find_fermi_level(material: Material, operators: BlochOperators, temperature: float = 300.0) -> FermiLevel:
-    """The Fermi level from the electron count; the source's own where that is unknown or the cell is too large.
+    """The Fermi level from the electron count; the source's own where that is unknown.
+
+    Up to some thousand orbitals it follows from all states of a mesh, beyond from counts of states on it.
 
     Raises:
         SolverError: neither an electron count nor a Fermi level is known.
     """
-    small = operators.num_orbitals <= DENSE_LIMIT
-    if material.electrons is not None and small:
+    if material.electrons is not None:
         divisions = mesh_divisions(material.structure, MESH_DENSITY)
         k_points, weights = mesh_points(divisions, time_reversal=operators.is_real)
         per_state = 2 if material.spin is SpinMode.NONE else 1
+        mesh = f"{material.electrons:g} electrons, k-mesh {'x'.join(map(str, divisions))}"
+        if operators.num_orbitals > DENSE_LIMIT:
+            counted = CountedStates(operators, k_points, weights, material.electrons, per_state)
+            guess = onsite_guess(material) if material.fermi_level is None else material.fermi_level
+            level, edges = counted.level(guess, fermi_dirac(temperature))
+            how = f"{mesh}, by counts of states, {temperature:g} K" if edges is None else f"middle of the gap; {mesh}"
+            return FermiLevel(level, how, *(edges or ()), whole_zone=len(k_points) > 1)
         energies = mesh_energies(operators, k_points)
         states = (energies, weights, material.electrons, fermi_dirac(temperature), per_state)
         found = fermi_level_of_mesh(*states)
@@ -128,18 +136,11 @@ def find_fermi_level(material: Material, operators: BlochOperators, temperature:
                 found = FermiLevel((top + bottom) / 2, "", top, bottom)
             else:
                 found = FermiLevel(chemical_potential(*states), "")
-        how = f"{material.electrons:g} electrons, k-mesh {'x'.join(map(str, divisions))}"
-        how = f"{how}, {temperature:g} K" if found.is_metal else f"middle of the gap; {how}"
+        how = f"{mesh}, {temperature:g} K" if found.is_metal else f"middle of the gap; {mesh}"
         return replace(found, source=how, whole_zone=True)
     if material.fermi_level is not None:
-        reason = "no electron count" if material.electrons is None else f"{operators.num_orbitals:,} orbitals"
-        return FermiLevel(material.fermi_level, f"the source's own ({reason})")
-    if small:
-        raise SolverError("neither an electron count nor a Fermi level is known; give the level with --fermi")
-    raise SolverError(
-        f"the Fermi level of a cell with {operators.num_orbitals:,} orbitals is not searched for, "
-        "and the source holds none; give it with --fermi"
-    )
+        return FermiLevel(material.fermi_level, "the source's own (no electron count)")
+    raise SolverError("neither an electron count nor a Fermi level is known; give the level with --fermi")
 
 
 def with_band_edges(fermi: FermiLevel, energies: np.ndarray) -> FermiLevel:

@@ -9,6 +9,7 @@ from deeph_tracegrad.inference.bloch import BlochOperators
 from deeph_tracegrad.inference.kpoints import over_k_points
 from deeph_tracegrad.inference.solvers.dense import dense_energies
 
+ZERO_GAP = 1e-3  # eV; bands closer than this touch
 SEARCH_STEPS = 60
 FINEST_STEP = 1 / 4096  # of the mesh's spacing; the tips of graphene's cones are then 0.2 meV apart
 

@@ -1,29 +1,46 @@
 """Eigensolvers for H(k) c = E S(k) c, behind one call: `solver(H, S) -> Spectrum`."""
 
+from deeph_tracegrad.errors import ConfigError
 from deeph_tracegrad.inference.solvers.dense import solve_dense
-from deeph_tracegrad.inference.solvers.shift_invert import ShiftInvertSolver
+from deeph_tracegrad.inference.solvers.direct import DIRECT_SOLVERS, choose_direct_solver
+from deeph_tracegrad.inference.solvers.shift_invert import ShiftInvertSolver, count_below
 from deeph_tracegrad.inference.solvers.spectrum import Selection, Solver, Spectrum
 
 DENSE_LIMIT = 3000  # orbitals; beyond, a dense k-point takes minutes and its matrices gigabytes
 SMALL_CELL = 1000  # orbitals; below, all bands of a k-point take about a second
 SPARSE_SHARE = 20  # shift-invert pays for less than one state in this many
+SOLVERS = ("dense", "shift-invert")
 
 
-def choose_solver(num_orbitals: int, selection: Selection) -> Solver:
-    """The solver that is fastest for a cell of this size and these states, by `benchmarks/solve_bands.py`."""
+def choose_solver(num_orbitals: int, selection: Selection, name: str = "auto", direct: str = "auto") -> Solver:
+    """The solver of this name; `auto` is the fastest for the size and the states, by `benchmarks/solve_bands.py`.
+
+    direct: name of the direct solver that shift-invert takes.
+
+    Raises:
+        ConfigError: there is no solver of this name, or it is not installed.
+    """
+    if name not in ("auto", *SOLVERS):
+        raise ConfigError(f"there is no solver {name!r}; take auto, {' or '.join(SOLVERS)}")
+    direct = choose_direct_solver(direct) if direct != "auto" else direct
     few = selection.num_bands is not None and selection.num_bands * SPARSE_SHARE <= num_orbitals
-    if num_orbitals > DENSE_LIMIT or (num_orbitals > SMALL_CELL and few):
-        return ShiftInvertSolver(selection)
-    return solve_dense
+    if name == "auto":
+        large = num_orbitals > DENSE_LIMIT or (num_orbitals > SMALL_CELL and few)
+        name = "shift-invert" if large else "dense"
+    return ShiftInvertSolver(selection, direct) if name == "shift-invert" else solve_dense
 
 
 __all__ = [
     "DENSE_LIMIT",
+    "DIRECT_SOLVERS",
     "SMALL_CELL",
+    "SOLVERS",
     "Selection",
     "ShiftInvertSolver",
     "Solver",
     "Spectrum",
+    "choose_direct_solver",
     "choose_solver",
+    "count_below",
     "solve_dense",
 ]

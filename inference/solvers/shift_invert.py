@@ -1,30 +1,39 @@
-"""Shift-invert Lanczos (ARPACK) on a sparse factorisation: the states around one energy of a large cell.
+"""Shift-invert Lanczos on a sparse factorisation: the states around an energy, or in a window, of a large cell.
 
-For a Hermitian A = H - σ S the factorisation without row exchanges is A = L D L†, and by Sylvester's law of inertia
-D has as many negative entries as there are states below σ. Hence the number of every state found is known exactly,
-and a window is complete or known not to be.
+A factorisation counts the states below its shift, so the number of every state found is known exactly. A window is cut
+into slices by shifts; a slice is done when as many states were found in it as the counts at its ends differ by, else a
+shift in its middle cuts it again. Grimes, Lewis, Simon, SIAM J. Matrix Anal. Appl. 15, 228 (1994), section 3.
+
+Shape letters: M rows, n states.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
-from scipy.sparse.linalg import ArpackError, LinearOperator, SuperLU, eigsh, splu
 
 from deeph_tracegrad.errors import SolverError
+from deeph_tracegrad.inference.solvers.conditioning import ConstrainedFactors, Deflation, deflation_of
+from deeph_tracegrad.inference.solvers.direct import ATTEMPTS, SHIFT_STEP, ShiftedFactors, factorise
+from deeph_tracegrad.inference.solvers.lanczos import Enough, nearest_states
 from deeph_tracegrad.inference.solvers.spectrum import Selection, Spectrum, residual_norms
 
-SHIFT_STEP = 1e-4  # eV, how far a shift moves that falls on a state
-FACTOR_TOLERANCE = 1e-6  # relative residual of a solve with a sound factorisation
-SPARE_STATES = 4
-ATTEMPTS = 4
+ON_LEVEL = 1e-7  # eV; a shift so close to a state may count it on either side
+OVERREACH = 1.05  # by how much the states found from two shifts overlap
+MOST_VECTORS = 400  # that Lanczos keeps for one shift
+VECTORS_PER_STATE = 12
+MOST_CUTS = 20
 
 
 @dataclass(frozen=True)
 class ShiftInvertSolver:
-    """The states of a window, or the nearest to its centre. One LU factorisation at each shift."""
+    """The states of a window, or the nearest to its centre.
+
+    direct: name of the direct solver, see `choose_direct_solver`.
+    """
 
     selection: Selection
+    direct: str = "auto"
 
     def __call__(self, hamiltonian: sparse.csr_array, overlap: sparse.csr_array) -> Spectrum:
         """Solve for the Hermitian (M, M) matrices at one k.
@@ -32,75 +41,129 @@ class ShiftInvertSolver:
         Raises:
             SolverError: no shift gives a sound factorisation, or states stay missing.
         """
+        problem = _Problem(hamiltonian, overlap, deflation_of(overlap, self.direct), self.direct)
         if self.selection.window is not None:
-            return self._window(hamiltonian, overlap, *self.selection.window)
+            return problem.window(*self.selection.window)
         if self.selection.num_bands is not None:
-            return self._nearest(hamiltonian, overlap, self.selection.centre, self.selection.num_bands)
+            return problem.nearest(self.selection.centre, self.selection.num_bands)
         raise SolverError("shift-invert needs an energy window or a number of bands: all bands take a dense solver")
 
-    def _nearest(self, hamiltonian: sparse.csr_array, overlap: sparse.csr_array, centre: float, count: int) -> Spectrum:
-        factor = _factorise(hamiltonian, overlap, centre)
-        energies, residuals = _states(hamiltonian, overlap, factor, count)
-        below = int((energies < factor.shift).sum())
-        return Spectrum(energies, residuals, factor.states_below - below)
 
-    def _window(self, hamiltonian: sparse.csr_array, overlap: sparse.csr_array, low: float, high: float) -> Spectrum:
-        first, last = (_factorise(hamiltonian, overlap, edge).states_below for edge in (low, high))
-        if first == last:
-            return Spectrum(np.empty(0), np.empty(0), first)
-        factor = _factorise(hamiltonian, overlap, (low + high) / 2)
-        # The states nearest to the centre may lie beyond the edge that has fewer states: ask until all are in.
-        count = last - first + SPARE_STATES
-        for _ in range(ATTEMPTS):
-            energies, residuals = _states(hamiltonian, overlap, factor, count)
-            inside = (energies >= low) & (energies < high)
-            if inside.sum() == last - first:
-                return Spectrum(energies[inside], residuals[inside], first)
-            count += count // 2 + SPARE_STATES
-        raise SolverError(
-            f"{last - first} states lie between {low:.4f} and {high:.4f} eV, but only {inside.sum()} were found; "
-            "use a narrower window"
-        )
+def count_below(hamiltonian: sparse.csr_array, overlap: sparse.csr_array, energy: float, direct: str = "auto") -> int:
+    """Number of states below an energy (eV), from one factorisation.
+
+    Raises:
+        SolverError: no shift near the energy gives sound factors.
+    """
+    return _Problem(hamiltonian, overlap, deflation_of(overlap, direct), direct).count_below(energy)
 
 
 @dataclass(frozen=True, eq=False)
-class _Factor:
+class _Found:
+    """The states around a shift. reach: all states nearer to the shift than this were found, eV."""
+
     shift: float
-    factorisation: SuperLU
     states_below: int
+    energies: np.ndarray
+    residuals: np.ndarray
+    reach: float
 
 
-def _factorise(hamiltonian: sparse.csr_array, overlap: sparse.csr_array, shift: float) -> _Factor:
-    """L D L† of H - σ S, with σ moved a little where the factorisation breaks down."""
-    probe = np.ones(hamiltonian.shape[0], dtype=complex)
-    for attempt in range(ATTEMPTS):
-        sigma = shift + attempt * SHIFT_STEP
-        matrix = (hamiltonian - sigma * overlap).tocsc()
-        try:
-            factor = splu(matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
-        except RuntimeError:  # exactly singular
-            continue
-        error = np.linalg.norm(matrix @ factor.solve(probe) - probe) / np.linalg.norm(probe)
-        if np.array_equal(factor.perm_r, factor.perm_c) and error < FACTOR_TOLERANCE:
-            return _Factor(sigma, factor, int((factor.U.diagonal().real < 0).sum()))
-    raise SolverError(f"H - E S could not be factorised near E = {shift:.4f} eV; choose another window")
+@dataclass(frozen=True, eq=False)
+class _Problem:
+    hamiltonian: sparse.csr_array
+    overlap: sparse.csr_array
+    deflation: Deflation | None
+    direct: str
 
+    def count_below(self, energy: float) -> int:
+        return self._factorise(energy, SHIFT_STEP).states_below
 
-def _states(
-    hamiltonian: sparse.csr_array, overlap: sparse.csr_array, factor: _Factor, count: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Energies of the `count` states nearest to the shift, ascending, and their residuals."""
-    size = hamiltonian.shape[0]
-    if count >= size - 1:
-        raise SolverError(f"{count} of {size} states are too many for shift-invert; use a narrower window")
-    inverse = LinearOperator(hamiltonian.shape, factor.factorisation.solve, dtype=complex)
-    start = np.random.default_rng(0).standard_normal(size).astype(complex)
-    try:
-        energies, states = eigsh(
-            hamiltonian, k=count, M=overlap, sigma=factor.shift, OPinv=inverse, v0=start, ncv=min(size, 2 * count + 20)
+    def nearest(self, centre: float, count: int) -> Spectrum:
+        self._refuse_too_many(count)
+        found = self._around(centre, lambda energies: len(energies) >= count, SHIFT_STEP, VECTORS_PER_STATE * count)
+        if len(found.energies) < count:
+            raise SolverError(f"Lanczos found only {len(found.energies)} of the {count} states near {centre:.4f} eV")
+        first = found.states_below - int((found.energies < found.shift).sum())
+        chosen = np.sort(np.argsort(np.abs(found.energies - centre), kind="stable")[:count])
+        return Spectrum(found.energies[chosen], found.residuals[chosen], first + int(chosen[0]))
+
+    def window(self, low: float, high: float) -> Spectrum:
+        """The states between two shifts at the window's edges; a shift that meets a state moves outwards."""
+        radius = OVERREACH * (high - low) / 2
+        bottom, top = self._reaching(low, radius, -SHIFT_STEP), self._reaching(high, radius, SHIFT_STEP)
+        self._refuse_too_many(top.states_below - bottom.states_below)
+        energies, residuals = self._between(bottom, top, MOST_CUTS)
+        return Spectrum(energies, residuals, bottom.states_below)
+
+    def _between(self, bottom: _Found, top: _Found, cuts: int) -> tuple[np.ndarray, np.ndarray]:
+        """All states of a slice, ascending, and their residuals."""
+        count = top.states_below - bottom.states_below
+        energies, residuals = _joined(bottom, top)
+        if len(energies) == count:
+            return energies, residuals
+        if not cuts:
+            raise SolverError(
+                f"{count} states lie between {bottom.shift:.4f} and {top.shift:.4f} eV, but {len(energies)} were "
+                "found; use another window"
+            )
+        middle = (bottom.shift + top.shift) / 2
+        cut = self._reaching(middle, OVERREACH * (top.shift - bottom.shift) / 4, SHIFT_STEP)
+        lower, upper = self._between(bottom, cut, cuts - 1), self._between(cut, top, cuts - 1)
+        return np.concatenate([lower[0], upper[0]]), np.concatenate([lower[1], upper[1]])
+
+    def _reaching(self, shift: float, radius: float, step: float) -> _Found:
+        """All states up to a distance (eV) from a shift, or as many as one shift yields."""
+        return self._around(
+            shift, lambda energies: np.abs(energies - shift).max(initial=0.0) > radius, step, MOST_VECTORS
         )
-    except ArpackError as error:
-        raise SolverError(f"ARPACK found no states near {factor.shift:.4f} eV ({error}); try another window") from None
-    order = np.argsort(energies)
-    energies, states = energies[order], states[:, order]
-    return energies, residual_norms(hamiltonian, overlap, energies, states)
+
+    def _around(self, shift: float, enough: Enough, step: float, most: int) -> _Found:
+        for attempt in range(ATTEMPTS):
+            factors = self._factorise(shift + attempt * step, step)
+            try:
+                energies, states = nearest_states(
+                    factors.solve, self.overlap, factors.shift, enough, most, self.hamiltonian.dtype
+                )
+            except np.linalg.LinAlgError:
+                raise SolverError(
+                    "S(k) is not positive definite; check the overlap, its units and atom order"
+                ) from None
+            distances = np.abs(energies - factors.shift)
+            if distances.min(initial=np.inf) > ON_LEVEL:
+                break
+        residuals = residual_norms(self.hamiltonian, self.overlap, energies, states, self.deflation)
+        order = np.argsort(energies)
+        reach = distances.max(initial=0.0)
+        if len(energies) == self._dimension:
+            reach = np.inf
+        return _Found(factors.shift, factors.states_below, energies[order], residuals[order], reach)
+
+    def _factorise(self, shift: float, step: float) -> ShiftedFactors | ConstrainedFactors:
+        factors = factorise(self.hamiltonian, self.overlap, shift, direct=self.direct, step=step)
+        return factors if self.deflation is None else self.deflation.constrained(factors)
+
+    @property
+    def _dimension(self) -> int:
+        return self.hamiltonian.shape[0] - (0 if self.deflation is None else self.deflation.count)
+
+    def _refuse_too_many(self, count: int) -> None:
+        if count >= self._dimension - 1:
+            raise SolverError(f"{count} of {self._dimension} states are too many for shift-invert; use a dense solver")
+
+
+def _joined(bottom: _Found, top: _Found) -> tuple[np.ndarray, np.ndarray]:
+    """The states of a slice that were found from its two ends, each once."""
+    low, high = max(bottom.shift, top.shift - top.reach), min(top.shift, bottom.shift + bottom.reach)
+    seam = (low + high) / 2
+    if low < high:  # both ends know what lies between: they part where no state is near
+        known = bottom.energies[(bottom.energies > low) & (bottom.energies < high)]
+        borders = np.concatenate([[low], known, [high]])
+        widest = int(np.diff(borders).argmax())
+        seam = float(borders[widest : widest + 2].mean())
+    lower = (bottom.energies > bottom.shift) & (bottom.energies <= seam)
+    upper = (top.energies > seam) & (top.energies < top.shift)
+    return (
+        np.concatenate([bottom.energies[lower], top.energies[upper]]),
+        np.concatenate([bottom.residuals[lower], top.residuals[upper]]),
+    )

@@ -43,9 +43,23 @@ class Solver(Protocol):
         """Solve for the Hermitian (M, M) matrices at one k."""
 
 
+class Projection(Protocol):
+    """A restriction of the space in which states are sought."""
+
+    def projected(self, vectors: np.ndarray) -> np.ndarray:
+        """Vectors (M, n) without their part outside that space."""
+
+
 def residual_norms(
-    hamiltonian: sparse.csr_array, overlap: sparse.csr_array, energies: np.ndarray, states: np.ndarray
+    hamiltonian: sparse.csr_array,
+    overlap: sparse.csr_array,
+    energies: np.ndarray,
+    states: np.ndarray,
+    space: Projection | None = None,
 ) -> np.ndarray:
-    """||H c - E S c|| / ||S c|| of the states (M, n), (n,) eV."""
+    """||H c - E S c|| / ||S c|| of the states (M, n), within the space where they were sought, (n,) eV."""
     image = overlap @ states
-    return np.linalg.norm(hamiltonian @ states - image * energies, axis=0) / np.linalg.norm(image, axis=0)
+    residual = hamiltonian @ states - image * energies
+    if space is not None:
+        residual = space.projected(residual)
+    return np.linalg.norm(residual, axis=0) / np.linalg.norm(image, axis=0)

@@ -5,11 +5,20 @@ import pytest
 
 from deeph_tracegrad.blocks import BlockMatrix, dense_at_k
 from deeph_tracegrad.errors import SolverError
+from deeph_tracegrad.inference import bloch_sum
 from deeph_tracegrad.inference.bloch import BlochPattern, SparseOperator, bloch_operators
 from deeph_tracegrad.orbitals import SpinMode
 from materials import random_material
 
 K = (0.13, -0.27, 0.41)
+CORNERS = [(0, 0, 0), (0.5, 0, 0.5), (-0.5, 1.5, 0)]  # k and -k are the same point there
+
+
+@pytest.fixture(params=["kernel", "numpy"], autouse=True)
+def means(request, monkeypatch):
+    if request.param == "numpy":
+        monkeypatch.setattr(bloch_sum, "compiled", lambda _: False)
+        monkeypatch.setattr(bloch_sum, "CHUNK", 100)
 
 
 @pytest.mark.parametrize("spin", SpinMode)
@@ -33,12 +42,36 @@ def test_overlap_of_spinors_is_the_same_for_both_spins_of_an_atom():
     assert not overlap[np.ix_(spin == 0, spin == 1)].any()
 
 
+@pytest.mark.parametrize("single", [False, True])
 @pytest.mark.parametrize("spin", SpinMode)
-def test_is_hermitian_to_the_last_bit(spin):
+def test_is_hermitian_to_the_last_bit(spin, single):
     operators = bloch_operators(random_material(spin))
     for operator in (*operators.hamiltonian, operators.overlap):
-        matrix = operator.at_k(K).toarray()
-        assert np.array_equal(matrix, matrix.conj().T)
+        for k in (K, *CORNERS):
+            matrix = operator.at_k(k, single=single).toarray()
+            assert np.array_equal(matrix, matrix.conj().T)
+
+
+@pytest.mark.parametrize("k", CORNERS)
+@pytest.mark.parametrize("spin", SpinMode)
+def test_is_real_where_k_and_minus_k_are_one(spin, k):
+    material = random_material(spin)
+    operators = bloch_operators(material)
+    assert operators.overlap.at_k(k).dtype == np.float64
+    for operator, matrix in zip(operators.hamiltonian, material.hamiltonian, strict=True):
+        found = operator.at_k(k)
+        assert found.dtype == (np.complex128 if spin is SpinMode.NONCOLLINEAR else np.float64)
+        np.testing.assert_allclose(found.toarray(), dense_at_k(matrix, k), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("spin", SpinMode)
+def test_single_precision(spin):
+    operators = bloch_operators(random_material(spin))
+    for operator in (*operators.hamiltonian, operators.overlap):
+        for k, dtype in ((K, np.complex64), (CORNERS[0], operator.at_k(CORNERS[0]).dtype)):
+            found = operator.at_k(k, single=True)
+            assert found.dtype == {"complex128": np.complex64, "float64": np.float32}.get(str(dtype), dtype)
+            np.testing.assert_allclose(found.toarray(), operator.at_k(k).toarray(), rtol=1e-6, atol=1e-6)
 
 
 def test_all_matrices_share_one_pattern_at_all_k():

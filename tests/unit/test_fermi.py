@@ -1,10 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
 from deeph_tracegrad.blocks import BlockMatrix
 from deeph_tracegrad.errors import SolverError
+from deeph_tracegrad.inference import fermi
 from deeph_tracegrad.inference.bloch import bloch_operators
+from deeph_tracegrad.inference.counted_fermi import BRACKET
 from deeph_tracegrad.inference.fermi import (
     BOLTZMANN_EV,
     FermiLevel,
@@ -18,6 +22,7 @@ from deeph_tracegrad.inference.fermi import (
 from deeph_tracegrad.inference.gap import band_edges
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.orbitals import Basis, ElementBasis, SpinMode
+from materials import random_material
 
 WEIGHTS = np.array([0.25, 0.75])
 GAPPED = np.array([[[-1.0, 1.0, 3.0], [-0.4, 0.6, 2.0]]])  # (1, 2, 3): gap from -0.4 to 0.6 eV
@@ -123,3 +128,55 @@ def test_molecule_in_a_box(spin, atoms, energies, electrons, gap):
     fermi = find_fermi_level(material, bloch_operators(material))
     assert fermi.gap == pytest.approx(gap)
     assert fermi.source == f"middle of the gap; {electrons} electrons, k-mesh 1x1x1"
+
+
+@pytest.mark.parametrize("spin", SpinMode)
+@pytest.mark.parametrize("electrons", [9.0, 10.0, 12.6])
+def test_counts_give_the_level_of_all_states(spin, electrons, monkeypatch):
+    material = random_material(spin)
+    overlap = material.overlap
+    onsite = (overlap.pairs[:, :3] == 0).all(axis=1) & (overlap.pairs[:, 3] == overlap.pairs[:, 4])
+    entries = 0.01 * overlap.entries
+    for place in np.flatnonzero(onsite):
+        size = overlap.sizes[overlap.pairs[place, 3]]
+        entries[overlap.offsets[place] : overlap.offsets[place + 1]] += np.eye(size).ravel()
+    material = replace(material, electrons=electrons, overlap=overlap.with_entries(entries))
+    operators = bloch_operators(material)
+    monkeypatch.setattr(fermi, "MESH_DENSITY", 8.0)
+    monkeypatch.setattr(fermi, "SMALL_CELL", 0)  # no search for edges between the points of the mesh
+    exact = find_fermi_level(material, operators)
+    monkeypatch.setattr(fermi, "DENSE_LIMIT", 0)
+    counted = find_fermi_level(material, operators)
+    assert counted.is_metal == exact.is_metal
+    assert counted.level == pytest.approx(exact.level, abs=1e-6)
+
+
+@pytest.mark.parametrize("gap", [0.002, 3.0])
+def test_counts_find_a_gap_and_its_edges(gap, monkeypatch):
+    levels = np.concatenate([np.linspace(-9.0, -1.0, 25), np.linspace(-1.0 + gap, 7.0, 25)])
+    material = chain_of_levels(levels, electrons=50)
+    monkeypatch.setattr(fermi, "DENSE_LIMIT", 0)
+    found = find_fermi_level(material, bloch_operators(material))
+    if gap > BRACKET:
+        assert (found.valence_top, found.conduction_bottom) == pytest.approx((-1.0, -1.0 + gap), abs=1e-9)
+    assert found.level == pytest.approx(-1.0 + gap / 2, abs=1e-3)
+
+
+def test_counts_refuse_electrons_that_do_not_fit(monkeypatch):
+    material = chain_of_levels(np.linspace(-9.0, -1.0, 50), electrons=101)
+    monkeypatch.setattr(fermi, "DENSE_LIMIT", 0)
+    with pytest.raises(SolverError, match="101 electrons do not fit"):
+        find_fermi_level(material, bloch_operators(material))
+
+
+def chain_of_levels(levels, electrons):
+    """Hydrogen atoms far apart, each with a level of its own."""
+    atoms = len(levels)
+    places = np.linspace(0.0, 0.9, atoms)[:, None] * np.ones(3)
+    structure = Structure(Lattice.cubic(20.0 * atoms), ["H"] * atoms, places)
+    basis = Basis.of({"H": ElementBasis((0,))})
+    onsite = np.array([[0, 0, 0, atom, atom] for atom in range(atoms)])
+    sizes = basis.num_orbitals(["H"] * atoms)
+    hamiltonian = BlockMatrix.of(onsite, np.array(levels), sizes)
+    overlap = BlockMatrix.of(onsite, np.ones(atoms), sizes)
+    return Material(structure, basis, SpinMode.NONE, overlap, (hamiltonian,), electrons=electrons)
