@@ -8,6 +8,7 @@ Shape letters: K k-points, n states.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy.optimize import brentq
@@ -115,7 +116,7 @@ class CountedStates:
         while True:
             spectra = self._spectra(Selection(num_bands=number, centre=inside))
             energies = np.concatenate([spectrum.energies for channels in spectra for spectrum in channels])
-            # at each k the nearest states are complete: an edge may be farther than all of one k-point's, but not nearer
+            # Each k-point lacks only states farther away than those it gave: none can be nearer than the edges found.
             top = energies[energies < inside].max(initial=-np.inf)
             bottom = energies[energies > inside].min(initial=np.inf)
             if np.isfinite(bottom - top) or number >= MOST_EDGE_STATES:
@@ -130,7 +131,7 @@ class CountedStates:
         """The level near a bracket, from the states around it."""
         spectra = self._spectra(Selection(window=(low - MARGIN, high + MARGIN)))
         energies = np.sort(np.concatenate([spectrum.energies for channels in spectra for spectrum in channels]))
-        for top, bottom in zip(energies[:-1], energies[1:], strict=True):
+        for top, bottom in pairwise(energies):
             below = np.array([[one.first + (one.energies <= top).sum() for one in channels] for channels in spectra])
             if bottom - top >= ZERO_GAP and self._fills_bands(below):
                 return float(top + bottom) / 2, (float(top), float(bottom))

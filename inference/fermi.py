@@ -126,7 +126,8 @@ def find_fermi_level(material: Material, operators: BlochOperators, temperature:
             guess = onsite_guess(material) if material.fermi_level is None else material.fermi_level
             level, edges = counted.level(guess, fermi_dirac(temperature))
             how = f"{mesh}, by counts of states, {temperature:g} K" if edges is None else f"middle of the gap; {mesh}"
-            return FermiLevel(level, how, *(edges or ()), whole_zone=len(k_points) > 1)
+            top, bottom = edges or (None, None)
+            return FermiLevel(level, how, top, bottom, whole_zone=len(k_points) > 1)
         energies = mesh_energies(operators, k_points)
         states = (energies, weights, material.electrons, fermi_dirac(temperature), per_state)
         found = fermi_level_of_mesh(*states)

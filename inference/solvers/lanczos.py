@@ -44,7 +44,8 @@ def nearest_states(
     images = np.empty_like(basis)  # S times the basis
     projected = np.zeros((most, most), dtype)  # the operator in the basis
     rng = np.random.default_rng(0)
-    block, image, _ = _orthonormal(solve(_random(rng, size, min(BLOCK, most), dtype)), overlap)
+    block = solve(_random(rng, size, min(BLOCK, most), dtype))
+    block, image, _ = _orthonormal(block, overlap @ block)
     count, largest = 0, 0.0
     while True:
         new = slice(count, count + block.shape[1])
@@ -52,12 +53,12 @@ def nearest_states(
         count = new.stop
         known = basis[:, :count], images[:, :count]
         block = solve(image)
-        inside = _taken_out(block, *known)
-        block, _, rest = _orthonormal(block, overlap, NOTHING_NEW * largest)
-        inside += _taken_out(block, *known) @ rest  # twice, as what is left may be as small as the first's rounding
-        block, image, again = _orthonormal(block, overlap)
+        inside = _take_out(block, *known)
+        block, image, rest = _orthonormal(block, overlap @ block, NOTHING_NEW * largest)
+        correction = _take_out(block, *known)  # what is left may be as small as the first's rounding
+        block, image, again = _orthonormal(block, image - known[1] @ correction)
+        projected[:count, new] = inside + correction @ rest
         rest = again @ rest
-        projected[:count, new] = inside
 
         square = projected[:count, :count]
         values, vectors = linalg.eigh(np.triu(square) + np.triu(square, 1).conj().T)
@@ -74,15 +75,15 @@ def nearest_states(
             return energies, states
         if not block.shape[1]:  # it leads nowhere new: a level has more copies than a block has vectors
             block = _random(rng, size, min(BLOCK, most - count), dtype)
-            _taken_out(block, *known)
-            block, image, _ = _orthonormal(block, overlap)
+            _take_out(block, *known)
+            block, image, _ = _orthonormal(block, overlap @ block)
 
 
 def _random(rng: np.random.Generator, size: int, vectors: int, dtype: np.dtype) -> np.ndarray:
     return rng.standard_normal((size, vectors)).astype(dtype)
 
 
-def _taken_out(block: np.ndarray, basis: np.ndarray, images: np.ndarray) -> np.ndarray:
+def _take_out(block: np.ndarray, basis: np.ndarray, images: np.ndarray) -> np.ndarray:
     """Make a block (M, P) S-orthogonal to the basis, in place; returns the weights (V, P) that it had there."""
     weights = images.conj().T @ block
     block -= basis @ weights
@@ -90,13 +91,12 @@ def _taken_out(block: np.ndarray, basis: np.ndarray, images: np.ndarray) -> np.n
 
 
 def _orthonormal(
-    block: np.ndarray, overlap: sparse.csr_array, floor: float = 0.0
+    block: np.ndarray, image: np.ndarray, floor: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """An S-orthonormal basis Q (M, P') of a block's span, S Q, and R (P', P) with block = Q R.
 
-    floor: norm up to which a vector counts as zero.
+    image: S times the block. floor: norm up to which a vector counts as zero.
     """
-    image = overlap @ block
     gram = block.conj().T @ image
     squares = gram.diagonal().real
     if (squares < 0).any():
