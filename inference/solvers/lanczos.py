@@ -90,9 +90,7 @@ def _take_out(block: np.ndarray, basis: np.ndarray, images: np.ndarray) -> np.nd
     return weights
 
 
-def _orthonormal(
-    block: np.ndarray, image: np.ndarray, floor: float = 0.0
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _orthonormal(block: np.ndarray, image: np.ndarray, floor: float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """An S-orthonormal basis Q (M, P') of a block's span, S Q, and R (P', P) with block = Q R.
 
     image: S times the block. floor: norm up to which a vector counts as zero.
