@@ -116,16 +116,21 @@ class SparseOperator:
         wide = np.complex128 if np.iscomplexobj(matrix.entries) else np.float64
         return cls(pattern, cells, np.ascontiguousarray(matrix.entries, dtype=wide), parts)
 
-    def at_k(self, k: np.ndarray, *, single: bool = False) -> sparse.csr_array:
+    def at_k(self, k: np.ndarray, *, single: bool = False, out: sparse.csr_array | None = None) -> sparse.csr_array:
         """A(k), (M, M) CSR; k: (3,) in units of the reciprocal lattice vectors.
 
         complex128; float64 where k and -k are the same point and A(R) is real. single: half of that precision.
+        out: what this gave for another k and nobody needs any more: to be written over, as new memory takes as long to
+        get as the sum itself.
         """
         phases = bloch_phases(self.cells, k)
         real = not (np.iscomplexobj(phases) or np.iscomplexobj(self.entries))
         dtype = {(True, False): "f8", (True, True): "f4", (False, False): "c16", (False, True): "c8"}[real, single]
-        covered = sum(part.size for part in self.parts) == len(self.pattern.indices)
-        data = (np.empty if covered else np.zeros)(len(self.pattern.indices), dtype)
+        if out is not None and out.dtype == dtype and np.shares_memory(out.indices, self.pattern.indices):
+            data = out.data  # what no block covers stays zero
+        else:
+            covered = sum(part.size for part in self.parts) == len(self.pattern.indices)
+            data = (np.empty if covered else np.zeros)(len(self.pattern.indices), dtype)
         for part in self.parts:
             sum_blocks(self.entries, phases, part, data)
         size = self.pattern.num_orbitals

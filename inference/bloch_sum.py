@@ -13,6 +13,7 @@ import torch
 from deeph_tracegrad.nn.kernels.library import compiled, kernel
 
 CHUNK = 2**18  # entries at a time in NumPy; they and their places fit into a cache
+WORTH_A_THREAD = 2**20  # entries
 
 
 class Kind(IntEnum):
@@ -74,7 +75,7 @@ def sum_blocks(entries: np.ndarray, phases: np.ndarray, part: BlockSum, values: 
         int(part.size == len(values)),
         *(part.begin, part.end, part.kind, part.rows, part.columns, part.place, part.step),
         values,
-        torch.get_num_threads(),
+        min(torch.get_num_threads(), 1 + len(values) // WORTH_A_THREAD),
     )
 
 

@@ -109,8 +109,9 @@ def _factors(name: str, hamiltonian: sparse.csr_array, overlap: sparse.csr_array
 
 def _shifted(hamiltonian: sparse.csr_array, overlap: sparse.csr_array, shift: float) -> sparse.csr_array:
     """H - σS; of two matrices with one pattern only the values are touched."""
-    if hamiltonian.indices is overlap.indices and hamiltonian.indptr is overlap.indptr:
-        data = overlap.data * -shift
+    if np.shares_memory(hamiltonian.indices, overlap.indices):
+        dtype = np.result_type(hamiltonian, overlap)  # S is real at Γ even where spins make H complex
+        data = np.multiply(overlap.data, -shift, dtype=dtype)
         data += hamiltonian.data
         return sparse.csr_array((data, hamiltonian.indices, hamiltonian.indptr), shape=hamiltonian.shape)
     return sparse.csr_array(hamiltonian - shift * overlap)

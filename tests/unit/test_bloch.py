@@ -105,3 +105,15 @@ def test_missing_matrices_are_named():
     material = random_material(SpinMode.NONE)
     with pytest.raises(SolverError, match="Hamiltonian"):
         bloch_operators(material.with_hamiltonian(()))
+
+
+@pytest.mark.parametrize("spin", SpinMode)
+def test_a_sum_written_over_another(spin):
+    operators = bloch_operators(random_material(spin))
+    for operator in (*operators.hamiltonian, operators.overlap):
+        for other in (K, CORNERS[0]):  # there the type may differ, so that nothing is written over
+            expected = operator.at_k((0.3, 0.1, 0.2)).toarray()
+            kept = operator.at_k(other)
+            found = operator.at_k((0.3, 0.1, 0.2), out=kept)
+            assert np.array_equal(found.toarray(), expected)
+            assert np.shares_memory(found.data, kept.data) == (kept.dtype == np.complex128)
