@@ -53,7 +53,9 @@ class FactorisedOverlap:
         return cls(overlap, factor, np.sqrt(pivots))
 
     def solve(self, vectors: np.ndarray) -> np.ndarray:
-        """S⁻¹ v of vectors (M, V)."""
+        """S⁻¹ v of vectors (M, V); S is real where k = -k, also beside a complex H."""
+        if np.iscomplexobj(vectors) and not np.iscomplexobj(self.matrix.data):
+            return self.factor.solve(vectors.real.copy()) + 1j * self.factor.solve(vectors.imag.copy())
         return self.factor.solve(vectors)
 
     def coloured(self, vectors: np.ndarray) -> np.ndarray:
