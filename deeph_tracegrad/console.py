@@ -1,5 +1,6 @@
 """What the user sees while a command runs: lines and progress bars, from the main rank only."""
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
@@ -41,5 +42,7 @@ def progress(items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
         TimeRemainingColumn(),
     )
     visible = world().is_main and errors.is_terminal
-    with Progress(*columns, console=errors, disable=not visible, transient=True) as bar:
-        yield from bar.track(items, total=total, description=label)
+    with Progress(*columns, console=errors, disable=not visible, transient=True, speed_estimate_period=math.inf) as bar:
+        task = bar.add_task(label, total=total)
+        bar.advance(task, 0)  # a start for the speed, so that the first item gives the time left
+        yield from bar.track(items, total=total, task_id=task)
