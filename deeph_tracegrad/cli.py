@@ -447,8 +447,10 @@ def main() -> None:
 
 def _fail(message: str, code: int) -> None:
     """Say why and exit, and take the other ranks along: one that is left waiting would hang."""
+    from deeph_tracegrad.console import clear_bars
     from deeph_tracegrad.parallel import world
 
+    clear_bars()
     ranks = world()
     if not ranks.is_main:
         time.sleep(MAIN_RANK_SECONDS)  # a mistake that all ranks meet is told once, by the main rank

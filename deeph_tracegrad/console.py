@@ -12,6 +12,7 @@ from deeph_tracegrad.parallel import world
 Item = TypeVar("Item")
 
 out = Console(highlight=False, soft_wrap=True)
+_bars: list[Progress] = []  # those that are shown
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -43,6 +44,16 @@ def progress(items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
     )
     visible = world().is_main and errors.is_terminal
     with Progress(*columns, console=errors, disable=not visible, transient=True, speed_estimate_period=math.inf) as bar:
+        _bars.append(bar)
         task = bar.add_task(label, total=total)
         bar.advance(task, 0)  # a start for the speed, so that the first item gives the time left
-        yield from bar.track(items, total=total, task_id=task)
+        try:
+            yield from bar.track(items, total=total, task_id=task)
+        finally:
+            _bars.remove(bar)
+
+
+def clear_bars() -> None:
+    """Take away bars whose items an exception left; what is printed then would else vanish with them."""
+    for bar in _bars:
+        bar.stop()

@@ -21,7 +21,7 @@ from deeph_tracegrad.inference.export import EXPORTS, write_bands
 from deeph_tracegrad.inference.fermi import FermiLevel
 from deeph_tracegrad.inference.figure import DEFAULT_FORMATS, INTERACTIVE, output_files
 from deeph_tracegrad.inference.kept_results import KeptResults, kept_results
-from deeph_tracegrad.inference.kpath import DENSITY, KPath, choose_path, path_through
+from deeph_tracegrad.inference.kpath import DENSITY, STEPS, KPath, choose_path, path_through
 from deeph_tracegrad.inference.plot import plot_bands
 from deeph_tracegrad.inference.solvers import SMALL_CELL
 from deeph_tracegrad.inference.spectra.projections import BandProjections, Grouping, project_bands
@@ -125,7 +125,10 @@ def _path(material: Material, options: BandOptions) -> KPath:
     """The path that the options ask for; of a large cell with fewer k-points."""
     large = material.num_orbitals * material.spin.components > SMALL_CELL
     path = choose_path(options.kpath, material.structure, options.density or (None if large else DENSITY))
-    _say_path(path, ", few as the cell is large; --density for others" if large and options.density is None else "")
+    _say_path(
+        path,
+        f", {STEPS} a segment as the cell is large; --density for others" if large and options.density is None else "",
+    )
     return path
 
 

@@ -137,13 +137,14 @@ def _computed(material: Material, path: KPath, options: BandOptions, kept: KeptR
     operators = bloch_operators(material)
     origin = {"input": fingerprint(material), "version of the program": __version__}
     fermi = _fermi_level(material, operators, options, kept, origin)
-    selection, name = _selection(options, operators, fermi.level)
+    selection = choose_states(options, operators, fermi.level)
+    name = fastest_solver(operators.num_orbitals, selection) if options.solver == "auto" else options.solver
     solver = choose_solver(operators.num_orbitals, selection, name, options.direct)
     if name == "shift-invert":
         name = f"{name}, {choose_direct_solver(options.direct)}"
     origin |= {"solver": name, "choice of bands": repr(selection)}
     energies, residuals, first_band = _aligned(_spectra(operators, solver, path.k, kept, origin))
-    chosen = _kept_bands(energies, selection)
+    chosen = kept_bands(energies, selection)
     return BandStructure(
         path,
         energies[:, :, chosen],
@@ -173,20 +174,19 @@ def _fermi_level(
     return fermi
 
 
-def _selection(options: BandOptions, operators: BlochOperators, level: float) -> tuple[Selection, str]:
-    """What is to be solved for around the Fermi level, and the name of the solver."""
-    size, name, window = operators.num_orbitals, options.solver, options.window
-    some = name not in ("auto", "dense") or (name == "auto" and size > SMALL_CELL)
-    if some and window is None and options.num_bands is None:
-        half = half_width(operators, level, name, options.direct)
-        window, name = (-half, half), "shift-invert" if name == "auto" else name
-        say(
-            f"window        {-half:g} to {half:g} eV, where at Γ the {WINDOW_STATES} states nearest to the Fermi level "
-            "are; --window or --num-bands for others"
-        )
-    absolute = None if window is None else (level + window[0], level + window[1])
-    selection = Selection(absolute, options.num_bands, level)
-    return selection, fastest_solver(size, selection) if name == "auto" else name
+def choose_states(options: BandOptions, operators: BlochOperators, level: float) -> Selection:
+    """The states that are asked for; of a large cell by default those of a window around the Fermi level (eV)."""
+    if options.window is not None:
+        return Selection(window=(level + options.window[0], level + options.window[1]), centre=level)
+    everything = options.solver == "dense" or (options.solver == "auto" and operators.num_orbitals <= SMALL_CELL)
+    if options.num_bands is not None or everything:
+        return Selection(num_bands=options.num_bands, centre=level)
+    half = half_width(operators, level, options.solver, options.direct)
+    say(
+        f"window        {-half:g} to {half:g} eV, for the {WINDOW_STATES} states nearest to the Fermi level at Γ; "
+        "--window or --num-bands for others"
+    )
+    return Selection(window=(level - half, level + half), num_bands=WINDOW_STATES, centre=level)
 
 
 def _spectra(
@@ -229,7 +229,7 @@ def _aligned(spectra: list[list[Spectrum]]) -> tuple[np.ndarray, np.ndarray, int
     return energies, residuals, first
 
 
-def _kept_bands(energies: np.ndarray, selection: Selection) -> slice:
+def kept_bands(energies: np.ndarray, selection: Selection) -> slice:
     """The bands that enter the window, or that come nearest to the centre; of either spin."""
     if not energies.shape[2]:
         raise SolverError("no band lies in the window; give a wider --window, and check the Fermi level")
