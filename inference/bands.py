@@ -15,14 +15,13 @@ from deeph_tracegrad.errors import ConfigError, SolverError
 from deeph_tracegrad.inference.bloch import BlochOperators, bloch_operators
 from deeph_tracegrad.inference.checks import check_fermi_level, check_window
 from deeph_tracegrad.inference.fermi import FermiLevel, find_fermi_level, with_band_edges
+from deeph_tracegrad.inference.kept_points import KeptPoints
 from deeph_tracegrad.inference.kept_results import KeptResults, Origin, fingerprint
 from deeph_tracegrad.inference.kpath import KPath
-from deeph_tracegrad.inference.kpoints import over_k_points
 from deeph_tracegrad.inference.solvers import (
     DENSE_LIMIT,
     SMALL_CELL,
     Selection,
-    Solver,
     Spectrum,
     choose_direct_solver,
     choose_solver,
@@ -135,15 +134,16 @@ def compute_bands(
 
 def _computed(material: Material, path: KPath, options: BandOptions, kept: KeptResults) -> BandStructure:
     operators = bloch_operators(material)
-    origin = {"input": fingerprint(material), "version of the program": __version__}
+    direct = choose_direct_solver(options.direct)
+    origin = {"input": fingerprint(material), "version of the program": __version__, "direct solver": direct}
     fermi = _fermi_level(material, operators, options, kept, origin)
     selection = choose_states(options, operators, fermi.level)
     name = fastest_solver(operators.num_orbitals, selection) if options.solver == "auto" else options.solver
     solver = choose_solver(operators.num_orbitals, selection, name, options.direct)
-    if name == "shift-invert":
-        name = f"{name}, {choose_direct_solver(options.direct)}"
     origin |= {"solver": name, "choice of bands": repr(selection)}
-    energies, residuals, first_band = _aligned(_spectra(operators, solver, path.k, kept, origin))
+    points = KeptPoints(kept, "k-point", origin)
+    _say_what_is_kept(points, path, kept, origin)
+    energies, residuals, first_band = _aligned(points.spectra(operators, solver, path.k, "bands"))
     chosen = kept_bands(energies, selection)
     return BandStructure(
         path,
@@ -152,7 +152,7 @@ def _computed(material: Material, path: KPath, options: BandOptions, kept: KeptR
         first_band + chosen.start,
         with_band_edges(fermi, energies),
         material.spin,
-        {**material.provenance, "solver": name},
+        {**material.provenance, "solver": f"{name}, {direct}" if name == "shift-invert" else name},
     )
 
 
@@ -161,17 +161,25 @@ def _fermi_level(
 ) -> FermiLevel:
     if options.fermi_level is not None:
         return FermiLevel(options.fermi_level, "given by the user")
-    origin = {**origin, "direct solver": choose_direct_solver(options.direct)}
     known = kept.find("Fermi level", origin)
     if known:
         say("kept          the Fermi level of a calculation that was interrupted")
         return FermiLevel(**known[0])
     if operators.num_orbitals > DENSE_LIMIT and material.electrons is not None:
         say("Fermi level   sought by counts of states on a mesh, which takes long; --fermi gives a known one")
-    fermi = find_fermi_level(material, operators, direct=options.direct)
+    fermi = find_fermi_level(material, operators, direct=options.direct, kept=kept, origin=origin)
     if world().is_main:
         kept.add("Fermi level", origin, asdict(fermi))
     return fermi
+
+
+def _say_what_is_kept(points: KeptPoints, path: KPath, kept: KeptResults, origin: Origin) -> None:
+    wanted = set(map(tuple, path.k.tolist()))
+    done = len(wanted & set(points.known))
+    if done:
+        say(f"kept          {done} of {len(wanted)} k-points of a calculation that was interrupted")
+    else:
+        kept.explain_unused("k-point", origin)
 
 
 def choose_states(options: BandOptions, operators: BlochOperators, level: float) -> Selection:
@@ -187,32 +195,6 @@ def choose_states(options: BandOptions, operators: BlochOperators, level: float)
         "--window or --num-bands for others"
     )
     return Selection(window=(level - half, level + half), num_bands=WINDOW_STATES, centre=level)
-
-
-def _spectra(
-    operators: BlochOperators, solver: Solver, k_points: np.ndarray, kept: KeptResults, origin: Origin
-) -> list[list[Spectrum]]:
-    """The spectra of each k (K, 3) and spin; a k-point that is kept, or occurs twice, is not solved again."""
-    spectra = {
-        tuple(k): [Spectrum(np.array(energies), np.array(residuals), first) for first, energies, residuals in channels]
-        for k, channels in kept.find("k-point", origin)
-    }
-    wanted = list(dict.fromkeys(map(tuple, k_points.tolist())))
-    missing = [k for k in wanted if k not in spectra]
-    if len(missing) < len(wanted):
-        done = f"{len(wanted) - len(missing)} of {len(wanted)} k-points"
-        say(f"kept          {done} of a calculation that was interrupted")
-
-    def solve(k: np.ndarray) -> list[Spectrum]:
-        overlap = operators.overlap.at_k(k)
-        channels = [solver(channel.at_k(k), overlap) for channel in operators.hamiltonian]
-        content = [[int(one.first), one.energies.tolist(), one.residuals.tolist()] for one in channels]
-        kept.add("k-point", origin, [k.tolist(), content])
-        return channels
-
-    solved = over_k_points(solve, np.reshape(missing, (-1, 3)), operators.num_orbitals, "bands")
-    spectra.update(zip(missing, solved, strict=True))
-    return [spectra[k] for k in map(tuple, k_points.tolist())]
 
 
 def _aligned(spectra: list[list[Spectrum]]) -> tuple[np.ndarray, np.ndarray, int]:

@@ -42,15 +42,18 @@ class KeptResults:
 
     def find(self, kind: str, origin: Origin) -> list[Any]:
         """Contents of this kind and origin, the same on every rank; all ranks must call it together."""
-        found = [one for one in self._unused if one["kind"] == kind and one["origin"] == origin]
-        others = [one["origin"] for one in self._unused if one["kind"] == kind and one["origin"] != origin]
-        self._unused[:] = [one for one in self._unused if one not in found]
-        if others and not found:
-            changed = sorted(
-                {key for other in others for key in {*origin, *other} if origin.get(key) != other.get(key)}
-            )
-            say(f"not used      {count(len(others), kind)} in {self.folder}: another {', another '.join(changed)}")
-        return [one["content"] for one in found]
+        wanted = (kind, origin)
+        found = [one["content"] for one in self._unused if (one["kind"], one["origin"]) == wanted]
+        self._unused[:] = [one for one in self._unused if (one["kind"], one["origin"]) != wanted]
+        return found
+
+    def explain_unused(self, kind: str, origin: Origin) -> None:
+        """Say why results of this kind that earlier calculations left are not those of this origin."""
+        others = [one["origin"] for one in self._unused if one["kind"] == kind]
+        changed = {key for other in others for key in {*origin, *other} if origin.get(key) != other.get(key)}
+        if others:
+            what = ", another ".join(sorted(changed))
+            say(f"not used      {count(len(others), kind)} in {self.folder}: another {what}")
 
     def add(self, kind: str, origin: Origin, content: Any) -> None:
         """Keep a result, JSON, when the next file is due."""

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from deeph_tracegrad.inference import bands as bands_module
-from deeph_tracegrad.inference import kept_results
+from deeph_tracegrad.inference import counted_fermi, fermi, kept_results
 from deeph_tracegrad.inference.export import read_bands
 from deeph_tracegrad.inference.solvers import Solver, Spectrum
 
@@ -231,3 +231,32 @@ def test_seconds_of_work_leave_nothing(
     assert command("bands", folder, *OPTIONS, "-o", tmp_path / "x") == 130
     assert "nothing was finished that is worth keeping" in capfd.readouterr().err
     assert not list(tmp_path.glob("x*"))
+
+
+def test_the_search_for_the_fermi_level_goes_on(
+    command: Command,
+    unpacked: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Counts of states at many energies and k-points, as in a large cell; the signal comes with the 15th."""
+    count_below, counts = counted_fermi.count_below, [0]
+
+    def counted(*arguments: object) -> int:
+        counts[0] += 1
+        if counts[0] == 15:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return count_below(*arguments)
+
+    monkeypatch.setattr(counted_fermi, "count_below", counted)
+    monkeypatch.setattr(fermi, "DENSE_LIMIT", 0)
+    monkeypatch.setattr(fermi, "MESH_DENSITY", 15.0)
+    run = ("bands", unpacked("openmx/mos2"), "--density", 5, "-o")
+    assert command(*run, tmp_path / "x") == 130
+    assert command(*run, tmp_path / "x") == 0
+    once, counts[0] = counts[0], 15
+    assert "of a calculation" not in capfd.readouterr().out
+    assert command(*run, tmp_path / "whole") == 0
+    assert counts[0] - 15 == once - 1  # the one that the signal cut off was made twice
+    assert_same(tmp_path / "x.h5", tmp_path / "whole.h5")

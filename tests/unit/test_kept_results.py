@@ -49,6 +49,8 @@ def test_what_is_kept_is_found_by_kind_and_origin(tmp_path: Path, capfd: pytest.
     later = KeptResults(tmp_path / "x.unfinished")
     assert sorted(later.find("k-point", {"input": "a", "solver": "dense"})) == [1, 2]
     assert later.find("Fermi level", {"input": "b"}) == []
+    later.explain_unused("Fermi level", {"input": "b"})
+    later.explain_unused("k-point", {"input": "b"})
     assert capfd.readouterr().out == f"not used      1 Fermi level in {tmp_path / 'x.unfinished'}: another input\n"
 
 
