@@ -39,6 +39,7 @@ class KeptResults:
         self.folder = folder
         self._started = self._saved = time.monotonic()
         self._pending: list[dict[str, Any]] = []
+        self._writable = folder is not None
 
     def find(self, kind: str, origin: Origin) -> list[Any]:
         """Contents of this kind and origin, the same on every rank; all ranks must call it together."""
@@ -57,7 +58,7 @@ class KeptResults:
 
     def add(self, kind: str, origin: Origin, content: Any) -> None:
         """Keep a result, JSON, when the next file is due."""
-        if self.folder is None:
+        if not self._writable:
             return
         self._pending.append({"kind": kind, "origin": dict(origin), "content": content})
         if time.monotonic() - self._saved >= KEEP_SECONDS:
@@ -71,7 +72,7 @@ class KeptResults:
             write_results(self.folder, self._pending)
         except WriteError as error:
             warn(f"{error}; finished results are not kept from here on")
-            self.folder = None
+            self._writable = False
         self._pending, self._saved = [], time.monotonic()
 
     def remove(self) -> None:
