@@ -38,6 +38,7 @@ class ConstrainedFactors:
         small = directions.conj().T @ self._images
         self._small = (small + small.conj().T) / 2
         self.shift = factors.shift
+        self.accuracy = factors.accuracy
         self.states_below = factors.states_below - int((linalg.eigvalsh(self._small) < 0).sum())
 
     def solve(self, right: np.ndarray) -> np.ndarray:

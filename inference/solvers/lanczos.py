@@ -14,7 +14,7 @@ import numpy as np
 from scipy import linalg, sparse
 
 BLOCK = 4  # vectors; larger ones make each solve cheaper, but more of them needed
-CONVERGED = 1e-9  # of θ; energies are wrong by its square
+ACCURATE = 1e-9  # that a direct solver of double precision leaves room for
 DEPENDENT = 1e-14  # squared norm of what a vector adds to those of its block
 NOTHING_NEW = 1e-13  # norm of what the operator adds to the basis, of its largest eigenvalue
 
@@ -23,7 +23,13 @@ Enough = Callable[[np.ndarray], bool]
 
 
 def nearest_states(
-    solve: Solve, overlap: sparse.csr_array, shift: float, enough: Enough, most: int, dtype: np.dtype
+    solve: Solve,
+    overlap: sparse.csr_array,
+    shift: float,
+    enough: Enough,
+    most: int,
+    dtype: np.dtype,
+    accuracy: float = ACCURATE,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Energies (n,) of the converged states, the nearest to the shift first and none left out, and the states (M, n).
 
@@ -34,6 +40,7 @@ def nearest_states(
         enough: whether these energies, nearest first, are all that is wanted.
         most: vectors of the basis; with that many the search ends.
         dtype: of the states, real or complex.
+        accuracy: residual of a converged state, of θ; not less than `solve` leaves. Energies are wrong by its square.
 
     Raises:
         LinAlgError: S is not positive definite.
@@ -66,7 +73,7 @@ def nearest_states(
         values, vectors = values[nearest], vectors[:, nearest]
         largest = abs(values[0])
         outside = rest @ vectors[new]  # how the operator leads out of the basis
-        settled = np.linalg.norm(outside, axis=0) <= CONVERGED * np.abs(values)
+        settled = np.linalg.norm(outside, axis=0) <= accuracy * np.abs(values)
         converged = count if settled.all() else int(settled.argmin())
         energies = shift + 1 / values[:converged]
         if enough(energies) or count + block.shape[1] > most:

@@ -7,7 +7,7 @@ shift in its middle cuts it again. Grimes, Lewis, Simon, SIAM J. Matrix Anal. Ap
 Shape letters: M rows, n states.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import sparse
@@ -16,7 +16,7 @@ from deeph_tracegrad.errors import SolverError
 from deeph_tracegrad.inference.solvers.conditioning import ConstrainedFactors, Deflation, deflation_of
 from deeph_tracegrad.inference.solvers.direct import ATTEMPTS, SHIFT_STEP, ShiftedFactors, factorise
 from deeph_tracegrad.inference.solvers.lanczos import Enough, nearest_states
-from deeph_tracegrad.inference.solvers.spectrum import Selection, Spectrum, residual_norms
+from deeph_tracegrad.inference.solvers.spectrum import Selection, Spectrum, rayleigh_ritz
 
 ON_LEVEL = 1e-7  # eV; a shift so close to a state may count it on either side
 OVERREACH = 1.05  # by how much the states found from two shifts overlap
@@ -123,7 +123,13 @@ class _Problem:
             factors = self._factorise(shift + attempt * step, step)
             try:
                 energies, states = nearest_states(
-                    factors.solve, self.overlap, factors.shift, enough, most, self.hamiltonian.dtype
+                    factors.solve,
+                    self.overlap,
+                    factors.shift,
+                    enough,
+                    most,
+                    self.hamiltonian.dtype,
+                    factors.accuracy,
                 )
             except np.linalg.LinAlgError:
                 raise SolverError(
@@ -132,13 +138,12 @@ class _Problem:
             distances = np.abs(energies - factors.shift)
             if distances.min(initial=np.inf) > ON_LEVEL:
                 break
-        residuals = residual_norms(self.hamiltonian, self.overlap, energies, states, self.deflation)
-        unsorted = Spectrum(energies, residuals, states=states if self.with_states else None)
+        reach = np.inf if len(energies) == self._dimension else distances.max(initial=0.0)
         first = factors.states_below - int((energies < factors.shift).sum())
-        reach = distances.max(initial=0.0)
-        if len(energies) == self._dimension:
-            reach = np.inf
-        return _Found(factors.shift, factors.states_below, unsorted.part(np.argsort(energies), first), reach)
+        spectrum = rayleigh_ritz(self.hamiltonian, self.overlap, states, first, self.deflation)
+        if not self.with_states:
+            spectrum = replace(spectrum, states=None)
+        return _Found(factors.shift, factors.states_below, spectrum, reach)
 
     def _factorise(self, shift: float, step: float) -> ShiftedFactors | ConstrainedFactors:
         factors = factorise(self.hamiltonian, self.overlap, shift, direct=self.direct, step=step)
@@ -163,6 +168,8 @@ def _joined(bottom: _Found, top: _Found) -> Spectrum:
         borders = np.concatenate([[low], known, [high]])
         widest = int(np.diff(borders).argmax())
         seam = float(borders[widest : widest + 2].mean())
-    lower = bottom.spectrum.part((from_below > bottom.shift) & (from_below <= seam), bottom.states_below)
-    upper = (from_above > seam) & (from_above < top.shift)
-    return lower.followed_by(top.spectrum.part(upper, lower.first + len(lower.energies)))
+    # A level on the seam would be found in parts, from both ends, which need not be orthogonal: it is left missing.
+    lower = (from_below > bottom.shift) & (from_below < seam - ON_LEVEL)
+    upper = (from_above > seam + ON_LEVEL) & (from_above < top.shift)
+    below = bottom.spectrum.part(lower, bottom.states_below)
+    return below.followed_by(top.spectrum.part(upper, below.first + len(below.energies)))
