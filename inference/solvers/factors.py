@@ -12,6 +12,8 @@ from typing import Protocol
 import numpy as np
 from scipy import sparse
 
+from deeph_tracegrad.inference.solvers.product import product
+
 SOLVED = 1e-6  # residual, of the right-hand side
 CONTRACTION = 0.1  # of the residual, by a step, at least
 MOST_STEPS = 20
@@ -59,7 +61,7 @@ class RefinedFactors:
         solution = self._rough(right)
         before = 1.0
         for _ in range(MOST_STEPS):
-            rest = right - self._matrix @ solution
+            rest = right - product(self._matrix, solution)
             error = float(np.max(np.linalg.norm(rest, axis=0) / norm))
             solution += self._rough(rest)
             if error * error / before < SOLVED:  # a step gains about as much as the one before it
@@ -74,6 +76,6 @@ class RefinedFactors:
         rest = np.random.default_rng(0).standard_normal((self._matrix.shape[0], PROBES)).astype(self._matrix.dtype)
         for _ in range(PROBE_STEPS):
             rest /= np.linalg.norm(rest, axis=0)
-            rest = rest - self._matrix @ self._rough(rest)
+            rest = rest - product(self._matrix, self._rough(rest))
             if not (np.linalg.norm(rest, axis=0) < CONTRACTION).all():
                 raise ArithmeticError("factors of single precision are too coarse for this matrix")

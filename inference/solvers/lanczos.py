@@ -13,6 +13,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy import linalg, sparse
 
+from deeph_tracegrad.inference.solvers.product import product
+
 BLOCK = 4  # vectors; larger ones make each solve cheaper, but more of them needed
 ACCURATE = 1e-9  # that a direct solver of double precision leaves room for
 DEPENDENT = 1e-14  # squared norm of what a vector adds to those of its block
@@ -52,7 +54,7 @@ def nearest_states(
     projected = np.zeros((most, most), dtype)  # the operator in the basis
     rng = np.random.default_rng(0)
     block = solve(_random(rng, size, min(BLOCK, most), dtype))
-    block, image, _ = _orthonormal(block, overlap @ block)
+    block, image, _ = _orthonormal(block, product(overlap, block))
     count, largest = 0, 0.0
     while True:
         new = slice(count, count + block.shape[1])
@@ -61,7 +63,7 @@ def nearest_states(
         known = basis[:, :count], images[:, :count]
         block = solve(image)
         inside = _take_out(block, *known)
-        block, image, rest = _orthonormal(block, overlap @ block, NOTHING_NEW * largest)
+        block, image, rest = _orthonormal(block, product(overlap, block), NOTHING_NEW * largest)
         correction = _take_out(block, *known)  # what is left may be as small as the first's rounding
         block, image, again = _orthonormal(block, image - known[1] @ correction)
         projected[:count, new] = inside + correction @ rest
@@ -83,7 +85,7 @@ def nearest_states(
         if not block.shape[1]:  # it leads nowhere new: a level has more copies than a block has vectors
             block = _random(rng, size, min(BLOCK, most - count), dtype)
             _take_out(block, *known)
-            block, image, _ = _orthonormal(block, overlap @ block)
+            block, image, _ = _orthonormal(block, product(overlap, block))
 
 
 def _random(rng: np.random.Generator, size: int, vectors: int, dtype: np.dtype) -> np.ndarray:

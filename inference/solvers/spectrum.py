@@ -9,6 +9,8 @@ from typing import Protocol
 import numpy as np
 from scipy import linalg, sparse
 
+from deeph_tracegrad.inference.solvers.product import product
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -78,7 +80,7 @@ def rayleigh_ritz(
     """
     if not states.shape[1]:
         return Spectrum(np.empty(0), np.empty(0), first, states)
-    h_states, s_states = hamiltonian @ states, overlap @ states
+    h_states, s_states = product(hamiltonian, states), product(overlap, states)
     energies, turn = linalg.eigh(states.conj().T @ h_states, states.conj().T @ s_states)
     h_states, s_states = h_states @ turn, s_states @ turn
     return Spectrum(energies, _residual_norms(h_states, s_states, energies, space), first, states @ turn)
@@ -92,7 +94,7 @@ def residual_norms(
     space: Projection | None = None,
 ) -> np.ndarray:
     """||H c - E S c|| / ||S c|| of the states (M, n), within the space where they were sought, (n,) eV."""
-    return _residual_norms(hamiltonian @ states, overlap @ states, energies, space)
+    return _residual_norms(product(hamiltonian, states), product(overlap, states), energies, space)
 
 
 def _residual_norms(

@@ -19,6 +19,7 @@ from deeph_tracegrad.inference.solvers.conditioning import FLOOR, smallest_eigen
 from deeph_tracegrad.inference.solvers.direct import choose_direct_solver, factorise
 from deeph_tracegrad.inference.solvers.factors import RefinedFactors
 from deeph_tracegrad.inference.solvers.lanczos import BLOCK, nearest_states
+from deeph_tracegrad.inference.solvers.product import product
 from deeph_tracegrad.inference.solvers.spectrum import residual_norms
 from deeph_tracegrad.inference.solvers.superlu import SuperLuFactors
 
@@ -179,6 +180,20 @@ def test_inertia_with_many_large_pivots(dtype, direct):
         right = rng.normal(size=(300, 5)).astype(dtype)
         rest = (matrix - shift * identity) @ factors.solve(right) - right
         assert np.linalg.norm(rest) < 1e-6 * np.linalg.norm(right)
+
+
+@pytest.mark.parametrize("vectors", [None, 1, 4, 7])
+@pytest.mark.parametrize("index", [np.int32, np.int64])
+def test_product_with_vectors(problem, vectors, index):
+    matrix = problem[1].copy()
+    matrix.indices, matrix.indptr = matrix.indices.astype(index), matrix.indptr.astype(index)
+    rng = np.random.default_rng(5)
+    for dtype in (np.float64, np.complex128, np.float32):
+        right = rng.normal(size=matrix.shape[1] if vectors is None else (matrix.shape[1], vectors)).astype(dtype)
+        right = right + (1j * right[::-1] if dtype is np.complex128 else 0)
+        for layout in (right, np.asfortranarray(right), np.repeat(right, 2, axis=0)[::2]):
+            expected = matrix.toarray() @ right
+            np.testing.assert_allclose(product(matrix, layout), expected, rtol=1e-14, atol=1e-14)
 
 
 def test_factors_too_coarse_to_tell_on_which_side_a_state_lies_are_refused():
