@@ -13,6 +13,7 @@ from deeph_tracegrad.deeph_format import read_deeph
 from deeph_tracegrad.inference.export import read_bands
 from deeph_tracegrad.poscar import write_poscar
 from deeph_tracegrad.preprocess.runs import read_material
+from training_file import write_training
 
 BIN = Path(sys.executable).parent
 MPIRUN, COMMAND = BIN / "mpirun", BIN / "deeph-tracegrad"
@@ -30,30 +31,10 @@ def graphene(unpacked, tmp_path):
 def checkpoint(graphene, command, tmp_path):
     """A network trained for an epoch on the run."""
     assert command("preprocess", graphene[1], "--out", tmp_path / "dataset", "--workers", 1) == 0
-    (tmp_path / "training.toml").write_text(
-        f"""
-[data]
-dataset = "{tmp_path / "dataset"}"
-train = ["*"]
-validation = 0.0
-test = 0.0
-[model]
-blocks = 1
-trunk = "8x0e+8x1o+4x2e"
-node_channels = 8
-edge_channels = 8
-harmonics_degree = 4
-radial_basis = 16
-tracegrad = {{ width = 8, decoder_width = 8 }}
-[training]
-run = "{tmp_path / "run"}"
-epochs = 1
-dtype = "float64"
-device = "cpu"
-threads = 1
-"""
-    )
-    assert command("train", tmp_path / "training.toml") == 0
+    data = f'dataset = "{tmp_path / "dataset"}"\ntrain = ["*"]\nvalidation = 0.0\ntest = 0.0'
+    settings = ("training.epochs=1", "model.harmonics_degree=4")
+    options = [word for setting in settings for word in ("--set", setting)]
+    assert command("train", write_training(tmp_path, data), *options) == 0
     return tmp_path / "run" / "last.pt"
 
 
