@@ -1,5 +1,6 @@
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -70,9 +71,11 @@ def test_the_files_of_newer_versions(copy_of, unpacked, case, cell, overlap_name
     assert_same(read_abacus(run), read_abacus(unpacked(f"abacus/{case}")))
 
 
-def test_the_output_folder_may_be_named_instead(unpacked):
+def test_the_output_folder_may_be_named_instead(unpacked, monkeypatch):
     run = unpacked("abacus/si2")
     assert_same(read_abacus(run / "OUT.ABACUS"), read_abacus(run))
+    monkeypatch.chdir(run / "OUT.ABACUS")
+    assert_same(read_abacus(Path()), read_abacus(run))
 
 
 def test_get_s_of_early_versions_wrote_beside_the_input(copy_of, unpacked):
