@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 import typer
 
 from deeph_tracegrad import __version__
-from deeph_tracegrad.errors import TracegradError
+from deeph_tracegrad.errors import InterruptionError, TracegradError
 
 app = typer.Typer(
     name="deeph-tracegrad",
@@ -27,6 +27,7 @@ app = typer.Typer(
 EXIT_SOME_FAILED = 1
 EXIT_ERROR = 2
 EXIT_CRASH = 3
+EXIT_INTERRUPTED = 130
 
 BasisDir = Annotated[
     Path, typer.Option("--basis-dir", help="Folder with the basis files: .pao of OpenMX or .orb of ABACUS.")
@@ -37,6 +38,14 @@ RunFolder = Annotated[Path, typer.Argument(help="A run or a DeepH folder, labell
 WindowOption = Annotated[tuple[float, float], typer.Option(help="Energies LO HI around the Fermi level, in eV.")]
 FermiOption = Annotated[
     float | None, typer.Option("--fermi", help="Fermi level in eV; by default from the electron count.")
+]
+SolverOption = Annotated[
+    Literal["auto", "dense", "shift-invert"],
+    typer.Option(help="Eigensolver: dense gives all states, shift-invert those of a window; auto goes by the size."),
+]
+DirectOption = Annotated[
+    Literal["auto", "pardiso", "superlu"],
+    typer.Option("--direct-solver", help="What factorises for shift-invert; auto is pardiso where MKL is installed."),
 ]
 FormatOption = Annotated[
     str, typer.Option("--format", help="Pictures to make, separated by commas: png, pdf, svg, html (interactive).")
@@ -263,7 +272,14 @@ def import_deeph_e3(
 @app.command()
 def bands(
     folder: RunFolder,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Prefix of the files to write: PREFIX.h5, PREFIX.png, ...")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Prefix of the files to write: PREFIX.h5, PREFIX.png, ...; by default FOLDER_bands, here.",
+        ),
+    ] = None,
     kpath: Annotated[
         str,
         typer.Option(
@@ -273,7 +289,10 @@ def bands(
     ] = "auto",
     window: Annotated[
         tuple[float, float] | None,
-        typer.Option(help="Energies LO HI around the Fermi level, in eV; by default all bands of a small cell."),
+        typer.Option(
+            help="Energies LO HI around the Fermi level, in eV; by default all bands of a small cell, and in a large "
+            "one what holds 40 states."
+        ),
     ] = None,
     num_bands: Annotated[
         int | None, typer.Option("--num-bands", min=1, help="Only this many bands, nearest to the Fermi level.")
@@ -283,8 +302,15 @@ def bands(
         typer.Option(help="Reference to draw and measure against: a folder, an openmx.Band or an ABACUS BANDS_1.dat."),
     ] = None,
     density: Annotated[
-        float, typer.Option(min=1.0, max=1e5, help="k-points for each 1/Å of path (without 2π).")
-    ] = 200.0,
+        float | None,
+        typer.Option(
+            min=1.0,
+            max=1e5,
+            help="k-points for each 1/Å of path (without 2π); by default 200, and of a large cell 12 a segment.",
+        ),
+    ] = None,
+    solver: SolverOption = "auto",
+    direct: DirectOption = "auto",
     fermi: FermiOption = None,
     project: Annotated[
         Literal["element", "shell", "orbital", "atom"] | None,
@@ -295,7 +321,10 @@ def bands(
         str, typer.Option(help="More files, separated by commas: openmx (.Band), gnuplot, csv, pymatgen (.json).")
     ] = "",
 ) -> None:
-    """Band structure of H(R), S(R) along a path, with the Fermi level, as HDF5 and picture."""
+    """Band structure of H(R), S(R) along a path, with the Fermi level, as HDF5 and picture.
+
+    What was finished before an interruption is kept: the same command goes on from there.
+    """
     from deeph_tracegrad.inference.band_run import BandFiles, run_bands
     from deeph_tracegrad.inference.bands import BandOptions
     from deeph_tracegrad.inference.export import EXPORTS
@@ -304,13 +333,14 @@ def bands(
     from deeph_tracegrad.preprocess.printed_bands import read_printed_bands
     from deeph_tracegrad.preprocess.runs import read_material
 
-    options = BandOptions(kpath=kpath, window=window, num_bands=num_bands, density=density, fermi_level=fermi)
+    options = BandOptions(kpath, window, num_bands, density, fermi, solver, direct)
     files = BandFiles(
         parse_formats(picture_formats),
         parse_names(export, tuple(EXPORTS), "--export"),
         None if project is None else Grouping(project),
     )
-    run_bands(folder, out, options, compare, files, read_material=read_material, read_printed=read_printed_bands)
+    prefix = Path(f"{folder.resolve().name}_bands") if out is None else out
+    run_bands(folder, prefix, options, compare, files, read_material=read_material, read_printed=read_printed_bands)
 
 
 @app.command()
@@ -398,12 +428,14 @@ def unfold(
 def main() -> None:
     """Run the command; a user's mistake ends with its message and exit code 2, a crash with error.log and 3.
 
-    Ctrl-C is typer's: it ends with 130.
+    Ctrl-C ends with 130, here or by typer.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # in an encoding that may lack Å, Γ and what files are called
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
+    except InterruptionError as error:
+        _fail(str(error), EXIT_INTERRUPTED)
     except TracegradError as error:
         _fail(f"error: {error}", EXIT_ERROR)
     except OSError as error:  # of the machine, not of the program: no space, no permission, a quota
@@ -420,8 +452,10 @@ def main() -> None:
 
 def _fail(message: str, code: int) -> None:
     """Say why and exit, and take the other ranks along: one that is left waiting would hang."""
+    from deeph_tracegrad.console import clear_bars
     from deeph_tracegrad.parallel import world
 
+    clear_bars()
     ranks = world()
     if not ranks.is_main:
         time.sleep(MAIN_RANK_SECONDS)  # a mistake that all ranks meet is told once, by the main rank

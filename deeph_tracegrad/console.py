@@ -1,5 +1,6 @@
 """What the user sees while a command runs: lines and progress bars, from the main rank only."""
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
@@ -11,6 +12,7 @@ from deeph_tracegrad.parallel import world
 Item = TypeVar("Item")
 
 out = Console(highlight=False, soft_wrap=True)
+_bars: list[Progress] = []  # those that are shown
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -41,5 +43,17 @@ def progress(items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
         TimeRemainingColumn(),
     )
     visible = world().is_main and errors.is_terminal
-    with Progress(*columns, console=errors, disable=not visible, transient=True) as bar:
-        yield from bar.track(items, total=total, description=label)
+    with Progress(*columns, console=errors, disable=not visible, transient=True, speed_estimate_period=math.inf) as bar:
+        _bars.append(bar)
+        task = bar.add_task(label, total=total)
+        bar.advance(task, 0)  # a start for the speed, so that the first item gives the time left
+        try:
+            yield from bar.track(items, total=total, task_id=task)
+        finally:
+            _bars.remove(bar)
+
+
+def clear_bars() -> None:
+    """Take away bars whose items an exception left; what is printed then would else vanish with them."""
+    for bar in _bars:
+        bar.stop()

@@ -64,3 +64,7 @@ class DeviceError(TracegradError):
 
 class SolverError(TracegradError):
     """An eigenproblem that cannot be solved as posed."""
+
+
+class InterruptionError(TracegradError):
+    """A calculation that the user, or the queue, ended; the message says how to go on."""

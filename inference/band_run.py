@@ -12,22 +12,23 @@ from typing import Protocol
 import numpy as np
 
 from deeph_tracegrad.atomic import check_writable
-from deeph_tracegrad.console import say, warn
+from deeph_tracegrad.console import count, say
 from deeph_tracegrad.errors import ConfigError, MismatchError
-from deeph_tracegrad.inference.bands import BandOptions, BandStructure, band_difference, compute_bands
+from deeph_tracegrad.inference.band_report import report_bands
+from deeph_tracegrad.inference.bands import BandOptions, BandStructure, compute_bands
 from deeph_tracegrad.inference.describe import headline, title
 from deeph_tracegrad.inference.export import EXPORTS, write_bands
 from deeph_tracegrad.inference.fermi import FermiLevel
 from deeph_tracegrad.inference.figure import DEFAULT_FORMATS, INTERACTIVE, output_files
-from deeph_tracegrad.inference.kpath import choose_path, path_through
+from deeph_tracegrad.inference.kept_results import KeptResults, kept_results
+from deeph_tracegrad.inference.kpath import DENSITY, STEPS, KPath, choose_path, path_through
 from deeph_tracegrad.inference.plot import plot_bands
+from deeph_tracegrad.inference.solvers import SMALL_CELL
 from deeph_tracegrad.inference.spectra.projections import BandProjections, Grouping, project_bands
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.parallel import world
 
-NEAR_FERMI = 2.0  # eV on either side
-SOUND_RESIDUAL = 1e-6  # eV
-TABLE_ROW = "{:16}{:>7}{:>10}{:>10}{:>11}{:>10}{:>10}"
+UNFINISHED = "unfinished"
 
 ReadMaterial = Callable[[Path], Material]
 
@@ -72,6 +73,8 @@ def run_bands(
 ) -> BandStructure:
     """Write the bands of a run to OUT.h5, pictures and exports, and print what they show.
 
+    What takes long is kept in the folder OUT.unfinished until they are written, and taken from there.
+
     Args:
         folder: run or DeepH folder.
         out: prefix of the files.
@@ -83,6 +86,7 @@ def run_bands(
 
     Raises:
         TracegradError: something cannot be read, solved or compared.
+        InterruptionError: Ctrl-C or SIGTERM.
     """
     started = time.monotonic()
     if compare is not None and wanted.grouping is not None:
@@ -90,31 +94,46 @@ def run_bands(
     files = output_files(out, ("h5", *wanted.formats, *(EXPORTS[name][0] for name in wanted.exports)))
     for file in files:
         check_writable(file)
-    material = read_material(folder)
-    say(headline(material))
-    reference = None
-    if compare is None:
-        bands = compute_bands(material, choose_path(options.kpath, material.structure, options.density), options)
-    elif compare.is_file():
-        bands, reference = _beside_file(material, options, compare, read_printed(compare))
-    else:
-        bands, reference = _beside_folder(material, options, compare, read_material(compare))
-
-    projections = None if wanted.grouping is None else project_bands(material, bands, wanted.grouping)
-    if world().is_main:
-        write_bands(files[0], bands, projections)
-        names = (_name(folder, compare), _name(compare, folder) if compare is not None else "")
-        for file in files[1 : 1 + len(wanted.formats)]:
-            if projections is None:
-                _draw(file, bands, reference, names, title(material), options)
-            else:
-                _draw_projections(file, bands, projections, title(material), options)
-        for name, file in zip(wanted.exports, files[1 + len(wanted.formats) :], strict=True):
-            EXPORTS[name][1](file, bands)
-    _report(bands, reference, options)
+    with kept_results(out.with_name(f"{out.name}.{UNFINISHED}")) as kept:
+        material = read_material(folder)
+        say(headline(material))
+        reference = None
+        if compare is None:
+            bands = compute_bands(material, _path(material, options), options, kept)
+        elif compare.is_file():
+            bands, reference = _beside_file(material, options, compare, read_printed(compare), kept)
+        else:
+            bands, reference = _beside_folder(material, options, compare, read_material(compare), kept)
+        projections = None if wanted.grouping is None else project_bands(material, bands, wanted.grouping)
+        if world().is_main:
+            write_bands(files[0], bands, projections)
+            names = (_name(folder, compare), _name(compare, folder) if compare is not None else "")
+            for file in files[1 : 1 + len(wanted.formats)]:
+                if projections is None:
+                    _draw(file, bands, reference, names, title(material), options)
+                else:
+                    _draw_projections(file, bands, projections, title(material), options)
+            for name, file in zip(wanted.exports, files[1 + len(wanted.formats) :], strict=True):
+                EXPORTS[name][1](file, bands)
+    report_bands(bands, reference, options.window)
     say(f"written       {', '.join(map(str, files))}")
     say(f"time          {time.monotonic() - started:.1f} s")
     return bands
+
+
+def _path(material: Material, options: BandOptions) -> KPath:
+    """The path that the options ask for; of a large cell with fewer k-points."""
+    large = material.num_orbitals * material.spin.components > SMALL_CELL
+    path = choose_path(options.kpath, material.structure, options.density or (None if large else DENSITY))
+    _say_path(
+        path,
+        f", {STEPS} a segment as the cell is large; --density for others" if large and options.density is None else "",
+    )
+    return path
+
+
+def _say_path(path: KPath, hint: str = "") -> None:
+    say(f"k-path        {' - '.join(path.ticks)}: {count(len(path.k), 'k-point')}{hint}")
 
 
 def _draw(
@@ -148,7 +167,7 @@ def _draw_projections(
 
 
 def _beside_file(
-    material: Material, options: BandOptions, file: Path, printed: PrintedBands
+    material: Material, options: BandOptions, file: Path, printed: PrintedBands, kept: KeptResults
 ) -> tuple[BandStructure, BandStructure]:
     """Our bands at the k-points of a file, and the file's own."""
     if options.kpath != "auto":
@@ -156,7 +175,8 @@ def _beside_file(
     _check_belongs(printed, material, file)
     labels = [segment.labels for segment in getattr(printed, "segments", ())]
     path, source = path_through(printed.k, material.structure, labels)
-    bands = compute_bands(material, path, options)
+    _say_path(path)
+    bands = compute_bands(material, path, options, kept)
     energies = printed.energies[:, source]
     level = getattr(printed, "fermi_level", None)
     fermi = bands.fermi if level is None else FermiLevel(level, file.name)
@@ -180,7 +200,7 @@ def _check_belongs(printed: PrintedBands, material: Material, file: Path) -> Non
 
 
 def _beside_folder(
-    material: Material, options: BandOptions, folder: Path, other: Material
+    material: Material, options: BandOptions, folder: Path, other: Material, kept: KeptResults
 ) -> tuple[BandStructure, BandStructure]:
     """The bands of both on one path. Where only one knows its electrons, the other's same atoms have as many."""
     _check_comparable(material, other, folder)
@@ -188,8 +208,8 @@ def _beside_folder(
         electrons = other.electrons if material.electrons is None else material.electrons
         material = replace(material, electrons=electrons)
         other = replace(other, electrons=electrons if other.electrons is None else other.electrons)
-    path = choose_path(options.kpath, material.structure, options.density)
-    return compute_bands(material, path, options), compute_bands(other, path, options)
+    path = _path(material, options)
+    return compute_bands(material, path, options, kept), compute_bands(other, path, options, kept)
 
 
 def _check_comparable(material: Material, other: Material, folder: Path) -> None:
@@ -204,51 +224,6 @@ def _check_comparable(material: Material, other: Material, folder: Path) -> None
             f"{folder} has the lattice {other.structure.lattice.parameters}, the run "
             f"{material.structure.lattice.parameters} (Å, degrees); bands are compared at the same k in the same cell"
         )
-
-
-def _report(bands: BandStructure, reference: BandStructure | None, options: BandOptions) -> None:
-    path = bands.path
-    last = bands.first_band + bands.energies.shape[2]
-    say(f"k-path        {' - '.join(path.ticks)}: {len(path.k)} k-points")
-    say(f"bands         {bands.first_band + 1} to {last}{' of each spin' if len(bands.energies) == 2 else ''}")
-    say(f"Fermi level   {bands.fermi.level:.4f} eV ({bands.fermi.source})")
-    say(f"band gap      {describe_gap(bands)}")
-    largest = float(np.nanmax(bands.residuals))
-    say(f"residual      {largest:.1e} eV at most")
-    if largest > SOUND_RESIDUAL and world().is_main:
-        warn(f"a residual of {largest:.1e} eV is large: the eigenproblem is ill-conditioned, do not trust all bands")
-    if reference is not None:
-        _report_differences(bands, reference, options)
-
-
-def describe_gap(bands: BandStructure) -> str:
-    """The band gap in words: its size, and where its edges lie."""
-    fermi = bands.fermi
-    if fermi.is_metal or fermi.valence_top is None or fermi.conduction_bottom is None:
-        return "none: a metal or semimetal"
-    if np.isinf(fermi.gap):
-        return "unknown: no band was computed on one side of the Fermi level"
-    scope = "" if fermi.whole_zone else "; of the states on this path alone"
-    top, bottom = bands.k_of(fermi.valence_top), bands.k_of(fermi.conduction_bottom)
-    names = ["off the path" if number is None else bands.path.name(number) for number in (top, bottom)]
-    if top is not None and bottom is not None and np.allclose(bands.path.k[top], bands.path.k[bottom]):
-        return f"{fermi.gap:.4f} eV, direct, {names[0]}{scope}"
-    return f"{fermi.gap:.4f} eV, indirect, valence top {names[0]}, conduction bottom {names[1]}{scope}"
-
-
-def _report_differences(bands: BandStructure, reference: BandStructure, options: BandOptions) -> None:
-    """The table of differences: as they are, and without the constant by which all levels are off."""
-    say(f"reference     Fermi level {reference.fermi.level:.4f} eV ({reference.fermi.source})")
-    say()
-    say("difference (meV)           as it is               without the shift")
-    say(TABLE_ROW.format("around E_F", "states", "mean", "largest", "shift", "mean", "largest"))
-    for window in [(-NEAR_FERMI, NEAR_FERMI), *([options.window] if options.window is not None else [])]:
-        found = band_difference(bands, reference, window)
-        values = (found.mean, found.largest, found.shift, found.mean_shifted, found.largest_shifted) if found else ()
-        cells = [f"{1e3 * value:.3g}" for value in values] or ["-"] * 5
-        states = f"{found.states:,}" if found else "0"
-        say(TABLE_ROW.format(f"{window[0]:+g} to {window[1]:+g} eV", states, *cells))
-    say()
 
 
 def _name(path: Path, other: Path | None) -> str:

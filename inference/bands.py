@@ -1,26 +1,37 @@
-"""Band structures along a path, and how far two of them lie apart.
+"""Band structures along a path.
 
 Shape letters: K k-points, n bands, s spin channels.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from deeph_tracegrad import __version__
 from deeph_tracegrad.console import say
 from deeph_tracegrad.errors import ConfigError, SolverError
 from deeph_tracegrad.inference.bloch import BlochOperators, bloch_operators
 from deeph_tracegrad.inference.checks import check_fermi_level, check_window
 from deeph_tracegrad.inference.fermi import FermiLevel, find_fermi_level, with_band_edges
+from deeph_tracegrad.inference.kept_points import KeptPoints
+from deeph_tracegrad.inference.kept_results import KeptResults, Origin, fingerprint
 from deeph_tracegrad.inference.kpath import KPath
-from deeph_tracegrad.inference.kpoints import over_k_points
-from deeph_tracegrad.inference.solvers import SMALL_CELL, Selection, Spectrum, choose_solver
+from deeph_tracegrad.inference.solvers import (
+    DENSE_LIMIT,
+    SMALL_CELL,
+    Selection,
+    Spectrum,
+    choose_direct_solver,
+    choose_solver,
+    fastest_solver,
+)
+from deeph_tracegrad.inference.window import WINDOW_STATES, half_width
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.orbitals import SpinMode
+from deeph_tracegrad.parallel import world
 
-DEFAULT_NUM_BANDS = 100  # of a cell with too many orbitals to compute all
 DEFAULT_RANGE = (-6.0, 6.0)  # eV around the Fermi level, in pictures
 OFF_PATH = 1e-3  # eV; a band edge that no state on the path comes closer to is elsewhere in the zone
 
@@ -30,15 +41,18 @@ class BandOptions:
     """What bands are wanted.
 
     kpath: 'auto', corners, or the name of a file. window: energies around the Fermi level, eV.
-    num_bands: only so many bands, nearest to the Fermi level. density: k-points for each 1/Å of path (without 2π).
-    fermi_level: eV; None to find it.
+    num_bands: only so many bands, nearest to the Fermi level. density: k-points for each 1/Å of path (without 2π); None
+    for what suits the size of the cell. fermi_level: eV; None to find it.
+    solver, direct: names for `choose_solver`.
     """
 
     kpath: str = "auto"
     window: tuple[float, float] | None = None
     num_bands: int | None = None
-    density: float = 200.0
+    density: float | None = None
     fermi_level: float | None = None
+    solver: str = "auto"
+    direct: str = "auto"
 
     def __post_init__(self) -> None:
         if self.window is not None and self.num_bands is not None:
@@ -101,93 +115,86 @@ class BandStructure:
         return int(np.unravel_index(np.nanargmin(distance), distance.shape)[1])
 
 
-@dataclass(frozen=True)
-class BandDifference:
-    """How far two band structures lie apart over some states, eV.
-
-    shift: mean of E - E_reference. The `shifted` figures are those that remain without it.
-    """
-
-    states: int
-    mean: float
-    largest: float
-    shift: float
-    mean_shifted: float
-    largest_shifted: float
-
-
-def compute_bands(material: Material, path: KPath, options: BandOptions) -> BandStructure:
+def compute_bands(
+    material: Material, path: KPath, options: BandOptions, kept: KeptResults | None = None
+) -> BandStructure:
     """The bands of a material along a path; the MPI ranks share the k-points.
 
+    kept: results of a calculation that was interrupted, which takes in those of this one.
+
     Raises:
+        ConfigError: a solver is not there.
         SolverError: the eigenproblem or the Fermi level has no solution, or no band lies in the window.
     """
     try:
-        return _computed(material, path, options)
+        return _computed(material, path, options, kept or KeptResults())
     except SolverError as error:
         raise SolverError(f"{material.provenance.get('source', 'the input')}: {error}") from error
 
 
-def _computed(material: Material, path: KPath, options: BandOptions) -> BandStructure:
+def _computed(material: Material, path: KPath, options: BandOptions, kept: KeptResults) -> BandStructure:
     operators = bloch_operators(material)
-    if options.fermi_level is None:
-        fermi = find_fermi_level(material, operators)
-    else:
-        fermi = FermiLevel(options.fermi_level, "given by the user")
-    selection = _selection(options, operators, fermi.level)
-    solver = choose_solver(operators.num_orbitals, selection)
-
-    def solve(k: np.ndarray) -> list[Spectrum]:
-        overlap = operators.overlap.at_k(k)
-        return [solver(channel.at_k(k), overlap) for channel in operators.hamiltonian]
-
-    energies, residuals, first_band = _aligned(over_k_points(solve, path.k, operators.num_orbitals, "bands"))
-    kept = _kept_bands(energies, selection)
+    direct = choose_direct_solver(options.direct)
+    origin = {"input": fingerprint(material), "version of the program": __version__, "direct solver": direct}
+    fermi = _fermi_level(material, operators, options, kept, origin)
+    selection = choose_states(options, operators, fermi.level)
+    name = fastest_solver(operators.num_orbitals, selection) if options.solver == "auto" else options.solver
+    solver = choose_solver(operators.num_orbitals, selection, name, options.direct)
+    origin |= {"solver": name, "choice of bands": repr(selection)}
+    points = KeptPoints(kept, "k-point", origin)
+    _say_what_is_kept(points, path, kept, origin)
+    energies, residuals, first_band = _aligned(points.spectra(operators, solver, path.k, "bands"))
+    chosen = kept_bands(energies, selection)
     return BandStructure(
         path,
-        energies[:, :, kept],
-        residuals[:, :, kept],
-        first_band + kept.start,
+        energies[:, :, chosen],
+        residuals[:, :, chosen],
+        first_band + chosen.start,
         with_band_edges(fermi, energies),
         material.spin,
-        material.provenance,
+        {**material.provenance, "solver": f"{name}, {direct}" if name == "shift-invert" else name},
     )
 
 
-def band_difference(
-    bands: BandStructure, reference: BandStructure, window: tuple[float, float]
-) -> BandDifference | None:
-    """How far bands lie from those of a reference at the same k-points.
-
-    Counted are the states of the reference in a window (eV) around its Fermi level; None where none are shared.
-    """
-    start = max(bands.first_band, reference.first_band)
-    ours = bands.energies[:, :, start - bands.first_band :]
-    theirs = reference.energies[:, :, start - reference.first_band :]
-    shared = min(ours.shape[2], theirs.shape[2])
-    ours, theirs = ours[:, :, :shared], theirs[:, :, :shared]
-    relative = theirs - reference.fermi.level
-    counted = (relative >= window[0]) & (relative <= window[1]) & ~np.isnan(ours)  # NaN is in no window
-    if not counted.any():
-        return None
-    difference = (ours - theirs)[counted]
-    shift = float(difference.mean())
-    error, shifted = np.abs(difference), np.abs(difference - shift)
-    return BandDifference(
-        len(difference), float(error.mean()), float(error.max()), shift, float(shifted.mean()), float(shifted.max())
-    )
+def _fermi_level(
+    material: Material, operators: BlochOperators, options: BandOptions, kept: KeptResults, origin: Origin
+) -> FermiLevel:
+    if options.fermi_level is not None:
+        return FermiLevel(options.fermi_level, "given by the user")
+    known = kept.find("Fermi level", origin)
+    if known:
+        say("kept          the Fermi level of a calculation that was interrupted")
+        return FermiLevel(**known[0])
+    if operators.num_orbitals > DENSE_LIMIT and material.electrons is not None:
+        say("Fermi level   sought by counts of states on a mesh, which takes long; --fermi gives a known one")
+    fermi = find_fermi_level(material, operators, direct=options.direct, kept=kept, origin=origin)
+    if world().is_main:
+        kept.add("Fermi level", origin, asdict(fermi))
+    return fermi
 
 
-def _selection(options: BandOptions, operators: BlochOperators, level: float) -> Selection:
+def _say_what_is_kept(points: KeptPoints, path: KPath, kept: KeptResults, origin: Origin) -> None:
+    wanted = set(map(tuple, path.k.tolist()))
+    done = len(wanted & set(points.known))
+    if done:
+        say(f"kept          {done} of {len(wanted)} k-points of a calculation that was interrupted")
+    else:
+        kept.explain_unused("k-point", origin)
+
+
+def choose_states(options: BandOptions, operators: BlochOperators, level: float) -> Selection:
+    """The states that are asked for; of a large cell by default those of a window around the Fermi level (eV)."""
     if options.window is not None:
         return Selection(window=(level + options.window[0], level + options.window[1]), centre=level)
-    if options.num_bands is None and operators.num_orbitals > SMALL_CELL:
-        say(
-            f"{operators.num_orbitals:,} orbitals: only the {DEFAULT_NUM_BANDS} bands nearest to the Fermi level; "
-            "--window or --num-bands for others"
-        )
-        return Selection(num_bands=DEFAULT_NUM_BANDS, centre=level)
-    return Selection(num_bands=options.num_bands, centre=level)
+    everything = options.solver == "dense" or (options.solver == "auto" and operators.num_orbitals <= SMALL_CELL)
+    if options.num_bands is not None or everything:
+        return Selection(num_bands=options.num_bands, centre=level)
+    half = half_width(operators, level, options.solver, options.direct)
+    say(
+        f"window        {-half:g} to {half:g} eV, for the {WINDOW_STATES} states nearest to the Fermi level at Γ; "
+        "--window or --num-bands for others"
+    )
+    return Selection(window=(level - half, level + half), num_bands=WINDOW_STATES, centre=level)
 
 
 def _aligned(spectra: list[list[Spectrum]]) -> tuple[np.ndarray, np.ndarray, int]:
@@ -204,7 +211,7 @@ def _aligned(spectra: list[list[Spectrum]]) -> tuple[np.ndarray, np.ndarray, int
     return energies, residuals, first
 
 
-def _kept_bands(energies: np.ndarray, selection: Selection) -> slice:
+def kept_bands(energies: np.ndarray, selection: Selection) -> slice:
     """The bands that enter the window, or that come nearest to the centre; of either spin."""
     if not energies.shape[2]:
         raise SolverError("no band lies in the window; give a wider --window, and check the Fermi level")

@@ -7,7 +7,7 @@ Shape letters: K k-points, n states.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -16,7 +16,8 @@ from scipy.optimize import brentq
 from deeph_tracegrad.errors import SolverError
 from deeph_tracegrad.inference.bloch import BlochOperators
 from deeph_tracegrad.inference.gap import ZERO_GAP
-from deeph_tracegrad.inference.kpoints import over_k_points
+from deeph_tracegrad.inference.kept_points import KeptPoints
+from deeph_tracegrad.inference.kept_results import KeptResults, Origin
 from deeph_tracegrad.inference.solvers import Selection, ShiftInvertSolver, Spectrum, count_below
 from deeph_tracegrad.material import Material
 
@@ -36,6 +37,7 @@ class CountedStates:
     """H and S on a mesh, and the electrons that they hold.
 
     k_points: (K, 3); weights: (K,), their sum is 1. per_state: electrons that a state holds. direct: solver's name.
+    kept: takes in what is found at each k-point. origin: what decides it.
     """
 
     operators: BlochOperators
@@ -44,6 +46,8 @@ class CountedStates:
     electrons: float
     per_state: int
     direct: str = "auto"
+    kept: KeptResults = field(default_factory=KeptResults)
+    origin: Origin = field(default_factory=dict)
 
     def counts(self, energy: float) -> np.ndarray:
         """States below an energy (eV) at each k of each spin, (K, s); the MPI ranks share the k-points.
@@ -57,7 +61,8 @@ class CountedStates:
             channels = self.operators.hamiltonian
             return [count_below(channel.at_k(k), overlap, energy, self.direct) for channel in channels]
 
-        return np.array(over_k_points(count, self.k_points, self.operators.num_orbitals, "Fermi level"))
+        points = KeptPoints(self.kept, "count of states", {**self.origin, "energy": repr(energy)})
+        return np.array(points.over(count, self.k_points, self.operators.num_orbitals, "Fermi level"))
 
     def excess(self, counts: np.ndarray) -> float:
         """Electrons that so many states (K, s) hold, less those there are."""
@@ -103,12 +108,8 @@ class CountedStates:
 
     def _spectra(self, selection: Selection) -> list[list[Spectrum]]:
         solver = ShiftInvertSolver(selection, self.direct)
-
-        def solve(k: np.ndarray) -> list[Spectrum]:
-            overlap = self.operators.overlap.at_k(k)
-            return [solver(channel.at_k(k), overlap) for channel in self.operators.hamiltonian]
-
-        return over_k_points(solve, self.k_points, self.operators.num_orbitals, "Fermi level")
+        points = KeptPoints(self.kept, "k-point of the mesh", {**self.origin, "states": repr(selection)})
+        return points.spectra(self.operators, solver, self.k_points, "Fermi level")
 
     def _wide_gap(self, inside: float) -> tuple[float, tuple[float, float]]:
         """Middle and edges of the gap around an energy."""

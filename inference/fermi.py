@@ -15,6 +15,7 @@ from deeph_tracegrad.errors import SolverError
 from deeph_tracegrad.inference.bloch import BlochOperators
 from deeph_tracegrad.inference.counted_fermi import CountedStates, onsite_guess
 from deeph_tracegrad.inference.gap import ZERO_GAP, band_edges, mesh_energies, search_band_edges
+from deeph_tracegrad.inference.kept_results import KeptResults, Origin
 from deeph_tracegrad.inference.kpoints import mesh_divisions, mesh_points
 from deeph_tracegrad.inference.solvers import DENSE_LIMIT, SMALL_CELL
 from deeph_tracegrad.material import Material
@@ -108,10 +109,20 @@ def fermi_level_of_mesh(
     return FermiLevel(chemical_potential(energies, weights, electrons, occupation, electrons_per_state), "")
 
 
-def find_fermi_level(material: Material, operators: BlochOperators, temperature: float = 300.0) -> FermiLevel:
+def find_fermi_level(
+    material: Material,
+    operators: BlochOperators,
+    temperature: float = 300.0,
+    *,
+    direct: str = "auto",
+    kept: KeptResults | None = None,
+    origin: Origin | None = None,
+) -> FermiLevel:
     """The Fermi level from the electron count; the source's own where that is unknown.
 
     Up to some thousand orbitals it follows from all states of a mesh, beyond from counts of states on it.
+
+    direct: name of the direct solver that counts. kept: takes in the counts; origin: what decides them.
 
     Raises:
         SolverError: neither an electron count nor a Fermi level is known.
@@ -122,7 +133,10 @@ def find_fermi_level(material: Material, operators: BlochOperators, temperature:
         per_state = 2 if material.spin is SpinMode.NONE else 1
         mesh = f"{material.electrons:g} electrons, k-mesh {'x'.join(map(str, divisions))}"
         if operators.num_orbitals > DENSE_LIMIT:
-            counted = CountedStates(operators, k_points, weights, material.electrons, per_state)
+            counted = CountedStates(
+                *(operators, k_points, weights, material.electrons, per_state, direct),
+                *(kept or KeptResults(), origin or {}),
+            )
             guess = onsite_guess(material) if material.fermi_level is None else material.fermi_level
             level, edges = counted.level(guess, fermi_dirac(temperature))
             how = f"{mesh}, by counts of states, {temperature:g} K" if edges is None else f"middle of the gap; {mesh}"

@@ -24,6 +24,8 @@ from deeph_tracegrad.units import OPENMX_BOHR_ANGSTROM
 GAMMA = {"G", "g", "GAMMA", "Gamma", "gamma", r"\Gamma", "Γ"}
 EXAMPLE = "'G 0 0 0, K 1/3 1/3 0, M 1/2 0 0' with '|' in place of ',' for a break"
 
+DENSITY = 200.0  # k-points for each 1/Å of path
+STEPS = 12  # on a segment, on average, where a k-point takes long; a moiré cell's zone is too small for a density
 LARGEST_COORDINATE = 1000.0  # beyond, a path would have more points than anyone wants
 
 Corner = tuple[str, np.ndarray]
@@ -85,24 +87,27 @@ class KPath:
         return np.linalg.norm(k @ self.reciprocal, axis=1) / (2 * np.pi)
 
 
-def path_between(corners: Sequence[Sequence[Corner]], lattice: Lattice, density: float) -> KPath:
+def path_between(corners: Sequence[Sequence[Corner]], lattice: Lattice, density: float | None) -> KPath:
     """Straight lines between labelled corners; `corners` holds one list for each unbroken part.
 
-    density: k-points for each 1/Å. A part of one corner is a single k-point.
+    density: k-points for each 1/Å; None: so many that a segment has `STEPS` steps on average. A part of one corner is a
+    single k-point.
     """
     reciprocal = lattice.reciprocal_lattice.matrix
     ends = [pair for part in corners for pair in (itertools.pairwise(part) if part[1:] else [(part[0], part[0])])]
+    lengths = [float(np.linalg.norm((end - start) @ reciprocal)) / (2 * np.pi) for (_, start), (_, end) in ends]
+    if density is None:
+        density = STEPS * len(lengths) / sum(lengths) if any(lengths) else 0.0
     k, labels = [], []
-    for (start_label, start), (end_label, end) in ends:
-        length = np.linalg.norm((end - start) @ reciprocal) / (2 * np.pi)
+    for ((start_label, start), (end_label, end)), length in zip(ends, lengths, strict=True):
         count = max(2, round(density * length) + 1) if length > 0 else 1
         k.append(np.linspace(start, end, count))
         labels.append((start_label, end_label))
     return KPath(np.concatenate(k), np.array([len(part) for part in k]), tuple(labels), reciprocal)
 
 
-def choose_path(request: str, structure: Structure, density: float) -> KPath:
-    """The path that the user asks for: 'auto', the name of a file, or corners.
+def choose_path(request: str, structure: Structure, density: float | None) -> KPath:
+    """The path that the user asks for: 'auto', the name of a file, or corners; density as for `path_between`.
 
     Raises:
         ConfigError: the text is none of the three.
@@ -133,7 +138,7 @@ def parse_corners(text: str) -> list[list[Corner]]:
     return corners
 
 
-def read_path(path: Path, lattice: Lattice, density: float) -> KPath:
+def read_path(path: Path, lattice: Lattice, density: float | None) -> KPath:
     """A file: an OpenMX input with a Band.kpath, a K_PATH of DeepH-dock, or one corner 'label x y z' a line.
 
     The first two say themselves how many points a segment has. In the last, blank lines break the path.

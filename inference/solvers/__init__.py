@@ -12,8 +12,15 @@ SPARSE_SHARE = 20  # shift-invert pays for less than one state in this many
 SOLVERS = ("dense", "shift-invert")
 
 
+def fastest_solver(num_orbitals: int, selection: Selection) -> str:
+    """The name of the solver that is the fastest for these states, by `benchmarks/solve_bands.py`."""
+    few = selection.num_bands is not None and selection.num_bands * SPARSE_SHARE <= num_orbitals
+    large = num_orbitals > DENSE_LIMIT or (num_orbitals > SMALL_CELL and few)
+    return "shift-invert" if large else "dense"
+
+
 def choose_solver(num_orbitals: int, selection: Selection, name: str = "auto", direct: str = "auto") -> Solver:
-    """The solver of this name; `auto` is the fastest for the size and the states, by `benchmarks/solve_bands.py`.
+    """The solver of this name; `auto` is the fastest one.
 
     direct: name of the direct solver that shift-invert takes.
 
@@ -23,10 +30,8 @@ def choose_solver(num_orbitals: int, selection: Selection, name: str = "auto", d
     if name not in ("auto", *SOLVERS):
         raise ConfigError(f"there is no solver {name!r}; take auto, {' or '.join(SOLVERS)}")
     direct = choose_direct_solver(direct) if direct != "auto" else direct
-    few = selection.num_bands is not None and selection.num_bands * SPARSE_SHARE <= num_orbitals
     if name == "auto":
-        large = num_orbitals > DENSE_LIMIT or (num_orbitals > SMALL_CELL and few)
-        name = "shift-invert" if large else "dense"
+        name = fastest_solver(num_orbitals, selection)
     return ShiftInvertSolver(selection, direct) if name == "shift-invert" else solve_dense
 
 
@@ -42,5 +47,6 @@ __all__ = [
     "choose_direct_solver",
     "choose_solver",
     "count_below",
+    "fastest_solver",
     "solve_dense",
 ]

@@ -17,7 +17,7 @@ class Selection:
     """The states wanted at every k; a solver may give more.
 
     window: lowest and highest energy, eV (absolute). num_bands: this many states, those nearest to `centre` (eV).
-    Neither: all of them.
+    Both: the window, which holds about so many. Neither: all of them.
     """
 
     window: tuple[float, float] | None = None

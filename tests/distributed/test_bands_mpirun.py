@@ -1,13 +1,18 @@
 """Bands on two ranks against one, through mpirun."""
 
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from deeph_tracegrad.errors import WriteError
+from deeph_tracegrad.inference import band_run, kept_results
 from deeph_tracegrad.inference.export import read_bands
 
 BIN = Path(sys.executable).parent
@@ -45,3 +50,62 @@ def test_an_error_ends_both_ranks(unpacked, tmp_path):
     done = on_two_ranks("bands", unpacked("openmx/bi_soc"), "--window", 900, 901, "--fermi", 0, "-o", tmp_path / "x")
     assert done.returncode != 0
     assert "no band lies in the window" in done.stderr
+
+
+SLOW = """
+import time
+from deeph_tracegrad import cli
+from deeph_tracegrad.inference import bands, kept_results
+kept_results.KEEP_SECONDS = 0.0
+choose = bands.choose_solver
+def slow(*arguments):
+    solver = choose(*arguments)
+    def solve(*matrices):
+        time.sleep(0.2)
+        return solver(*matrices)
+    return solve
+bands.choose_solver = slow
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_one_rank_goes_on_from_what_two_have_kept(unpacked, command, tmp_path, capfd, number):
+    run = ["bands", unpacked("openmx/bi_soc"), "--density", 31, "--window", -3, 3, "-o"]
+    assert command(*run, tmp_path / "whole") == 0
+    arguments = [str(MPIRUN), "-n", "2", sys.executable, "-c", SLOW, *map(str, run), str(tmp_path / "x")]
+    with subprocess.Popen(arguments, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
+        end = time.monotonic() + 100
+        while len(list(tmp_path.glob("x.unfinished/results-*"))) < 6:  # the Fermi level and five k-points
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        process.send_signal(number)
+        assert process.wait(60) != 0
+    capfd.readouterr()
+    assert not (tmp_path / "x.h5").exists()
+    assert command(*run, tmp_path / "x") == 0
+    told = capfd.readouterr().out
+    kept = re.search(r"kept +(\d+) of (\d+) k-points", told)
+    assert kept is not None
+    assert 5 <= int(kept[1]) < int(kept[2])
+    one, two = read_bands(tmp_path / "x.h5"), read_bands(tmp_path / "whole.h5")
+    np.testing.assert_array_equal(one.energies, two.energies)
+    assert one.fermi == two.fermi
+    assert {file.name for file in tmp_path.glob("x*")} == {"x.h5", "x.png"}
+
+
+def test_two_ranks_go_on_from_what_one_has_kept(unpacked, command, tmp_path, monkeypatch):
+    """A full disk where the bands should be written; all k-points were solved then."""
+
+    def full_disk(*_):
+        raise WriteError("no space left on device")
+
+    run = ["bands", unpacked("openmx/bi_soc"), "--density", 31, "-o", tmp_path / "x"]
+    with monkeypatch.context() as patch:
+        patch.setattr(kept_results, "KEEP_SECONDS", 0.0)
+        patch.setattr(band_run, "write_bands", full_disk)
+        assert command(*run) == 2
+    done = on_two_ranks(*run)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"kept +(\d+) of \1 k-points", done.stdout)
+    assert {file.name for file in tmp_path.iterdir()} == {"x.h5", "x.png"}

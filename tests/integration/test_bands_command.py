@@ -1,5 +1,6 @@
 """The command `bands` on real runs."""
 
+import re
 import shutil
 
 import h5py
@@ -7,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deeph_tracegrad.inference import band_run, bands, solvers, window
 from deeph_tracegrad.inference.export import read_bands
+from deeph_tracegrad.inference.solvers import pardiso
 from deeph_tracegrad.preprocess.openmx.bands_file import read_openmx_band
 
 DOCK_KEYS = {
@@ -180,3 +183,56 @@ def test_other_files_are_not_taken_for_bands(tmp_path, unpacked, command):
         file["band_data"] = np.zeros((2, 3))
     with pytest.raises(ReadError, match="format"):
         read_bands(damaged)
+
+
+def test_a_large_cell_gets_a_window_and_few_k_points(unpacked, command, tmp_path, monkeypatch, capfd):
+    """No option but the folder; silicon stands for a large cell."""
+    folder = unpacked("abacus/si2")
+    monkeypatch.chdir(tmp_path)
+    for module in (bands, band_run):
+        monkeypatch.setattr(module, "SMALL_CELL", 10)
+    monkeypatch.setattr(solvers, "SMALL_CELL", 10)
+    monkeypatch.setattr(solvers, "SPARSE_SHARE", 2)
+    for module in (bands, window):
+        monkeypatch.setattr(module, "WINDOW_STATES", 8)
+    assert command("bands", folder) == 0
+    told = capfd.readouterr().out
+    half = float(re.search(r"window +-([\d.]+) to \1 eV, for the 8 states nearest to the Fermi level at Γ", told)[1])
+    assert "12 a segment as the cell is large" in told
+    assert "solver        shift-invert, superlu" in told
+    found = read_bands(tmp_path / "si2_bands.h5")
+    assert found.provenance["solver"] == "shift-invert, superlu"
+    assert len(found.path.k) == pytest.approx(13 * len(found.path.counts), abs=len(found.path.counts))
+
+    at_gamma = np.sort(np.abs(found.energies[0, 0] - found.fermi.level))
+    assert at_gamma[7] <= half < at_gamma[7] * 1.1
+
+    density = 12 * len(found.path.counts) / found.path.corner_distance[-1]
+    whole = ("--solver", "dense", "--density", density, "--fermi", found.fermi.level)
+    assert command("bands", folder, *whole, "-o", tmp_path / "whole") == 0
+    assert "solver " not in capfd.readouterr().out
+    exact = read_bands(tmp_path / "whole.h5")
+    assert exact.provenance["solver"] == "dense"
+    inside = np.abs(exact.energies - exact.fermi.level) < half  # not one is missed, and each has its number
+    columns = slice(found.first_band, found.first_band + found.energies.shape[2])
+    assert not inside[..., : columns.start].any()
+    assert not inside[..., columns.stop :].any()
+    np.testing.assert_allclose(found.energies[inside[..., columns]], exact.energies[inside], atol=1e-8)
+
+
+def test_solvers_are_chosen_by_name(unpacked, command, tmp_path, capfd):
+    folder = unpacked("openmx/mos2")
+    options = ("--window", -2, 2, "--density", 20, "--fermi", -4)
+    named = ("--solver", "shift-invert", "--direct-solver", "superlu")
+    assert command("bands", folder, *options, "-o", tmp_path / "dense") == 0
+    assert command("bands", folder, *options, *named, "-o", tmp_path / "sparse") == 0
+    dense, sparse = read_bands(tmp_path / "dense.h5"), read_bands(tmp_path / "sparse.h5")
+    assert [one.provenance["solver"] for one in (dense, sparse)] == ["dense", "shift-invert, superlu"]
+    assert dense.first_band == sparse.first_band
+    known = ~np.isnan(sparse.energies)
+    np.testing.assert_allclose(sparse.energies[known], dense.energies[known], atol=1e-8)
+    capfd.readouterr()
+    assert command("bands", folder, "--solver", "lanczos", "-o", tmp_path / "x") == 2
+    if pardiso.library() is None:
+        assert command("bands", folder, "--direct-solver", "pardiso", "-o", tmp_path / "x") == 2
+        assert "PARDISO is not installed" in capfd.readouterr().err

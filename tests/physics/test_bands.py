@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deeph_tracegrad.inference.bands import BandOptions, band_difference, compute_bands
+from deeph_tracegrad.inference.band_difference import band_difference
+from deeph_tracegrad.inference.bands import BandOptions, compute_bands
 from deeph_tracegrad.inference.bloch import bloch_operators
 from deeph_tracegrad.inference.fermi import (
     chemical_potential,

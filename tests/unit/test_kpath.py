@@ -7,7 +7,8 @@ from pymatgen.core.structure import Structure
 
 from deeph_tracegrad.errors import ConfigError, ReadError
 from deeph_tracegrad.inference.brillouin import automatic_corners, plane_corners
-from deeph_tracegrad.inference.kpath import choose_path, parse_corners, path_between, path_through
+from deeph_tracegrad.inference.kpath import choose_path, parse_corners, path_between, path_through, star
+from deeph_tracegrad.structures.moire import Twist, graphene, twisted_bilayer
 
 CUBIC = Structure(Lattice.cubic(4.0), ["Po"], [[0, 0, 0]])
 FCC = 2.715 * np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]])
@@ -257,3 +258,22 @@ def test_path_through_a_list_of_points(repeated):
 def test_unknown_corners_are_named_by_their_coordinates():
     k = np.linspace([0, 0, 0], [0.25, 0, 0], 5)
     assert path_through(k, CUBIC)[0].ticks == ["Γ", "1/4 0 0"]
+
+
+def test_a_large_cell_has_so_many_steps_a_segment():
+    """Its zone may be tiny: a density would give a moiré cell a handful of k-points."""
+    layers = twisted_bilayer(graphene(), Twist.of(10, 11))
+    path = choose_path("auto", layers, None)
+    assert path.ticks == ["Γ", "K", "M", "Γ"]
+    assert path.counts.sum() == 39
+    steps = path.counts - 1
+    np.testing.assert_allclose(steps / np.diff(path.corner_distance), 36 / path.corner_distance[-1], rtol=0.06)
+    corner = path.k[path.counts[0] - 1]  # where the Dirac points of both layers fold to
+    reciprocal = layers.lattice.reciprocal_lattice.matrix
+    lengths = star(corner, reciprocal)
+    np.testing.assert_allclose(lengths[:3], lengths[0])
+    assert lengths[3] > 1.5 * lengths[0]
+
+
+def test_a_single_point_is_a_path_without_a_density():
+    assert len(choose_path("auto", Structure(Lattice.cubic(15.0), ["C"], [[0, 0, 0]]), None).k) == 1
