@@ -89,8 +89,8 @@ def parse_csr_structure(path: Path, text: str) -> Geometry:
     scale = numbers(path, lines[1], 1, "the lattice constant in the header")[0]
     lattice = scale * np.array([numbers(path, words, 3, "a lattice vector in the header") for words in lines[2:5]])
     counts = [int(number) for number in numbers(path, lines[6], len(lines[6]), "the header's line of atom counts")]
-    labels = tuple(label for label, count in zip(lines[5], counts, strict=True) for _ in range(count))
     positions = np.array([numbers(path, words, 3, "a position in the header") for words in lines[8:]]).reshape(-1, 3)
-    if len(positions) != len(labels) or not labels or lines[7] != ["Direct"]:
-        raise ReadError(path, f"its header announces {len(labels)} atoms and lists {len(positions)} positions")
+    if min(counts) < 0 or not sum(counts) == len(positions) > 0 or lines[7] != ["Direct"]:
+        raise ReadError(path, f"its header announces {sum(counts)} atoms and lists {len(positions)} positions")
+    labels = tuple(label for label, count in zip(lines[5], counts, strict=True) for _ in range(count))
     return Geometry(path, labels, spanning(path, lattice), positions)

@@ -27,8 +27,8 @@ NUMBER = r"([-+]?\d+\.?\d*(?:[eE][-+]?\d+)?)(?=\s)"
 VERSION = re.compile(r"ABACUS\s+v?(\d+\.\d+\S*)")
 ATOM_TYPE = re.compile(r"READING ATOM TYPE \d+\b(.*?[Nn]umbers? of atoms? for this type\s*=\s*\d+\s)", re.DOTALL)
 LABEL = re.compile(r"[Aa]tom label\s*=\s*(\S+)")
-SHELLS = re.compile(r"\bL=(\d+), number of zeta\s*=\s*(\d+)\s")
-ATOM_COUNT = re.compile(r"of atoms? for this type\s*=\s*(\d+)")
+SHELLS = re.compile(r"\bL=(\d{1,3}), number of zeta\s*=\s*(\d{1,9})\s")
+ATOM_COUNT = re.compile(r"of atoms? for this type\s*=\s*(\d{1,9})\s")
 CONSTANT = re.compile(rf"[Ll]attice constant \(Bohr\)\s*=\s*{NUMBER}")
 VECTORS = re.compile(r"Lattice vectors: \(Cartesian coordinate: in unit of a_0\)\s*\n((?:.*\n){3})")
 POSITIONS = re.compile(r"(DIRECT|CARTESIAN) COORDINATES.*\n *atom .*\n((?: *[A-Za-z]\S*(?: +[-+]?\d\S*){3,} *\n)+)")
@@ -195,9 +195,10 @@ class _Cell:
         positions = np.array([numbers(self.path, line.split()[1:], 3, "an atom's position") for line in lines])
         if kind == "CARTESIAN":
             positions = positions * self.constant @ np.linalg.inv(lattice)
+        announced = sum(kind.count for kind in self.types)
+        if len(positions) != announced:
+            raise ReadError(self.path, f"announces {announced} atoms and lists {len(positions)} positions")
         labels = tuple(kind.label for kind in self.types for _ in range(kind.count))
-        if len(positions) != len(labels):
-            raise ReadError(self.path, f"announces {len(labels)} atoms and lists {len(positions)} positions")
         return Geometry(self.path, labels, lattice, positions)
 
 

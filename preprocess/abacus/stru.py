@@ -107,8 +107,8 @@ def _atoms(path: Path, lines: Lines, species: Sequence[str]) -> tuple[tuple[str,
         (label, *_), _, (count, *_) = lines[place : place + 3]
         if label != expected:
             raise ReadError(path, f"ATOMIC_POSITIONS has '{label}' where ATOMIC_SPECIES lets expect {expected}")
-        if not count.isdecimal():
-            raise ReadError(path, f"the number of {label} atoms is given as '{count}'")
+        if not count.isdecimal() or len(count) > 9:
+            raise ReadError(path, f"the number of {label} atoms is given as '{count[:80]}'")
         own = lines[place + 3 : place + 3 + int(count)]
         if len(own) < int(count):
             raise ReadError(path, f"{count} atoms of {label} are announced and {len(own)} given")

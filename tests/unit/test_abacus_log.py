@@ -134,6 +134,8 @@ def test_a_number_at_the_end_of_a_cut_log_is_not_trusted(write):
     [
         ("READING ATOM TYPE", "READING", "lists no atom types"),
         ("number of zeta", "zeta", "basis_type lcao"),
+        ("for this type = 2", "for this type = 999999999", "announces 1000000000 atoms and lists 3"),
+        ("for this type = 2", f"for this type = {5000 * '9'}", "lacks its label or its shells"),
         (
             "    S     1.590000000000     0.917986928000     7.436000000000  0.0000\n",
             "",

@@ -146,6 +146,7 @@ def test_named_lattices_have_their_symmetry(write, latname):
         ("\n0.0\n2\n", "\n0.0\n3\n", "3 atoms of O are announced and 2 given"),
         ("\n0.0\n2\n", "\n0.0\n1\n", "goes on after the last species"),
         ("\n0.0\n2\n", "\n0.0\nmany\n", "given as 'many'"),
+        ("\n0.0\n2\n", f"\n0.0\n{5000 * '9'}\n", "given as '999"),
         ("\nFe2\n", "\nFe3\n", "lets expect Fe2"),
         ("0.125 0.25 0.5", "0.125 0.25 nan", "position of a Fe1 atom"),
         ("./O_gga_7au_100Ry_2s2p1d.orb\n", "", "2 files in NUMERICAL_ORBITAL"),
@@ -177,7 +178,11 @@ def test_another_structure_is_refused(write):
         other.placed_like(geometry)
 
 
-def test_a_header_with_too_few_positions_is_refused(tmp_path):
-    text = "user_defined_lattice\n1\n3 0 0\n0 3 0\n0 0 3\nSi O\n1 1\nDirect\n0 0 0\n"
-    with pytest.raises(ReadError, match="announces 2 atoms and lists 1"):
-        parse_csr_structure(tmp_path, text)
+HEADER = "user_defined_lattice\n1\n3 0 0\n0 3 0\n0 0 3\nSi O\n{} {}\nDirect\n0 0 0\n"
+
+
+@pytest.mark.parametrize("counts", [(1, 1), (-1, 2), (0, 0), (1, 10**12)])
+def test_a_header_with_another_number_of_positions_is_refused(tmp_path, counts):
+    assert parse_csr_structure(tmp_path, HEADER.format(1, 0)).labels == ("Si",)
+    with pytest.raises(ReadError, match=f"announces {sum(counts)} atoms and lists 1"):
+        parse_csr_structure(tmp_path, HEADER.format(*counts))
