@@ -29,11 +29,13 @@ MOST_CUTS = 20
 class ShiftInvertSolver:
     """The states of a window, or the nearest to its centre.
 
-    direct: name of the direct solver, see `choose_direct_solver`.
+    direct: name of the direct solver, see `choose_direct_solver`. with_states: whether the spectrum is to hold the
+    states themselves.
     """
 
     selection: Selection
     direct: str = "auto"
+    with_states: bool = False
 
     def __call__(self, hamiltonian: sparse.csr_array, overlap: sparse.csr_array) -> Spectrum:
         """Solve for the Hermitian (M, M) matrices at one k.
@@ -41,7 +43,7 @@ class ShiftInvertSolver:
         Raises:
             SolverError: no shift gives a sound factorisation, or states stay missing.
         """
-        problem = _Problem(hamiltonian, overlap, deflation_of(overlap, self.direct), self.direct)
+        problem = _Problem(hamiltonian, overlap, deflation_of(overlap, self.direct), self.direct, self.with_states)
         if self.selection.window is not None:
             return problem.window(*self.selection.window)
         if self.selection.num_bands is not None:
@@ -64,8 +66,7 @@ class _Found:
 
     shift: float
     states_below: int
-    energies: np.ndarray
-    residuals: np.ndarray
+    spectrum: Spectrum
     reach: float
 
 
@@ -75,6 +76,7 @@ class _Problem:
     overlap: sparse.csr_array
     deflation: Deflation | None
     direct: str
+    with_states: bool = False
 
     def count_below(self, energy: float) -> int:
         return self._factorise(energy, SHIFT_STEP).states_below
@@ -82,35 +84,33 @@ class _Problem:
     def nearest(self, centre: float, count: int) -> Spectrum:
         self._refuse_too_many(count)
         found = self._around(centre, lambda energies: len(energies) >= count, SHIFT_STEP, VECTORS_PER_STATE * count)
-        if len(found.energies) < count:
-            raise SolverError(f"Lanczos found only {len(found.energies)} of the {count} states near {centre:.4f} eV")
-        first = found.states_below - int((found.energies < found.shift).sum())
-        chosen = np.sort(np.argsort(np.abs(found.energies - centre), kind="stable")[:count])
-        return Spectrum(found.energies[chosen], found.residuals[chosen], first + int(chosen[0]))
+        energies = found.spectrum.energies
+        if len(energies) < count:
+            raise SolverError(f"Lanczos found only {len(energies)} of the {count} states near {centre:.4f} eV")
+        chosen = np.sort(np.argsort(np.abs(energies - centre), kind="stable")[:count])
+        return found.spectrum.part(chosen, found.spectrum.first + int(chosen[0]))
 
     def window(self, low: float, high: float) -> Spectrum:
         """The states between two shifts at the window's edges; a shift that meets a state moves outwards."""
         radius = OVERREACH * (high - low) / 2
         bottom, top = self._reaching(low, radius, -SHIFT_STEP), self._reaching(high, radius, SHIFT_STEP)
         self._refuse_too_many(top.states_below - bottom.states_below)
-        energies, residuals = self._between(bottom, top, MOST_CUTS)
-        return Spectrum(energies, residuals, bottom.states_below)
+        return self._between(bottom, top, MOST_CUTS)
 
-    def _between(self, bottom: _Found, top: _Found, cuts: int) -> tuple[np.ndarray, np.ndarray]:
-        """All states of a slice, ascending, and their residuals."""
+    def _between(self, bottom: _Found, top: _Found, cuts: int) -> Spectrum:
+        """All states of a slice."""
         count = top.states_below - bottom.states_below
-        energies, residuals = _joined(bottom, top)
-        if len(energies) == count:
-            return energies, residuals
+        spectrum = _joined(bottom, top)
+        if len(spectrum.energies) == count:
+            return spectrum
         if not cuts:
             raise SolverError(
-                f"{count} states lie between {bottom.shift:.4f} and {top.shift:.4f} eV, but {len(energies)} were "
-                "found; use another window"
+                f"{count} states lie between {bottom.shift:.4f} and {top.shift:.4f} eV, but "
+                f"{len(spectrum.energies)} were found; use another window"
             )
         middle = (bottom.shift + top.shift) / 2
         cut = self._reaching(middle, OVERREACH * (top.shift - bottom.shift) / 4, SHIFT_STEP)
-        lower, upper = self._between(bottom, cut, cuts - 1), self._between(cut, top, cuts - 1)
-        return np.concatenate([lower[0], upper[0]]), np.concatenate([lower[1], upper[1]])
+        return self._between(bottom, cut, cuts - 1).followed_by(self._between(cut, top, cuts - 1))
 
     def _reaching(self, shift: float, radius: float, step: float) -> _Found:
         """All states up to a distance (eV) from a shift, or as many as one shift yields."""
@@ -133,11 +133,12 @@ class _Problem:
             if distances.min(initial=np.inf) > ON_LEVEL:
                 break
         residuals = residual_norms(self.hamiltonian, self.overlap, energies, states, self.deflation)
-        order = np.argsort(energies)
+        unsorted = Spectrum(energies, residuals, states=states if self.with_states else None)
+        first = factors.states_below - int((energies < factors.shift).sum())
         reach = distances.max(initial=0.0)
         if len(energies) == self._dimension:
             reach = np.inf
-        return _Found(factors.shift, factors.states_below, energies[order], residuals[order], reach)
+        return _Found(factors.shift, factors.states_below, unsorted.part(np.argsort(energies), first), reach)
 
     def _factorise(self, shift: float, step: float) -> ShiftedFactors | ConstrainedFactors:
         factors = factorise(self.hamiltonian, self.overlap, shift, direct=self.direct, step=step)
@@ -152,18 +153,16 @@ class _Problem:
             raise SolverError(f"{count} of {self._dimension} states are too many for shift-invert; use a dense solver")
 
 
-def _joined(bottom: _Found, top: _Found) -> tuple[np.ndarray, np.ndarray]:
+def _joined(bottom: _Found, top: _Found) -> Spectrum:
     """The states of a slice that were found from its two ends, each once."""
     low, high = max(bottom.shift, top.shift - top.reach), min(top.shift, bottom.shift + bottom.reach)
+    from_below, from_above = bottom.spectrum.energies, top.spectrum.energies
     seam = (low + high) / 2
     if low < high:  # both ends know what lies between: they part where no state is near
-        known = bottom.energies[(bottom.energies > low) & (bottom.energies < high)]
+        known = from_below[(from_below > low) & (from_below < high)]
         borders = np.concatenate([[low], known, [high]])
         widest = int(np.diff(borders).argmax())
         seam = float(borders[widest : widest + 2].mean())
-    lower = (bottom.energies > bottom.shift) & (bottom.energies <= seam)
-    upper = (top.energies > seam) & (top.energies < top.shift)
-    return (
-        np.concatenate([bottom.energies[lower], top.energies[upper]]),
-        np.concatenate([bottom.residuals[lower], top.residuals[upper]]),
-    )
+    lower = bottom.spectrum.part((from_below > bottom.shift) & (from_below <= seam), bottom.states_below)
+    upper = (from_above > seam) & (from_above < top.shift)
+    return lower.followed_by(top.spectrum.part(upper, lower.first + len(lower.energies)))

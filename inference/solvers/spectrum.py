@@ -29,11 +29,26 @@ class Spectrum:
 
     energies: (n,) ascending, eV. residuals: (n,) ||H c - E S c|| / ||S c||, eV.
     first: number of states that lie below the first of them.
+    states: (M, n) c, with c† S c = 1; None where the solver was not asked for them.
     """
 
     energies: np.ndarray
     residuals: np.ndarray
     first: int = 0
+    states: np.ndarray | None = None
+
+    def part(self, chosen: np.ndarray, first: int) -> "Spectrum":
+        """The states of these places or this mask, of which so many others lie below."""
+        states = None if self.states is None else self.states[:, chosen]
+        return Spectrum(self.energies[chosen], self.residuals[chosen], first, states)
+
+    def followed_by(self, above: "Spectrum") -> "Spectrum":
+        """These states and those right above them."""
+        energies = np.concatenate([self.energies, above.energies])
+        residuals = np.concatenate([self.residuals, above.residuals])
+        if self.states is None or above.states is None:
+            return Spectrum(energies, residuals, self.first)
+        return Spectrum(energies, residuals, self.first, np.concatenate([self.states, above.states], axis=1))
 
 
 class Solver(Protocol):

@@ -107,6 +107,25 @@ def test_a_window_with_more_states_than_one_shift_yields_is_cut(problem, exact, 
     assert len(set(shifts)) == len(shifts) > 3  # each is factorised once
 
 
+@pytest.mark.parametrize(
+    ("selection", "vectors"),
+    [
+        (Selection(window=(-0.5, 0.7)), 400),
+        (Selection(window=(-1.0, 1.0)), 40),  # cut, so that its states come from many shifts
+        (Selection(num_bands=12, centre=0.44), 400),
+    ],
+)
+def test_states_belong_to_their_energies(problem, direct, selection, vectors, monkeypatch):
+    """Each solves the problem with its own energy; orthonormal in S, so that copies of a level are not the same."""
+    monkeypatch.setattr(shift_invert, "MOST_VECTORS", vectors)
+    hamiltonian, overlap = problem
+    found = ShiftInvertSolver(selection, direct, with_states=True)(hamiltonian, overlap)
+    image = overlap @ found.states
+    np.testing.assert_allclose(hamiltonian @ found.states, image * found.energies, atol=1e-8)
+    np.testing.assert_allclose(found.states.conj().T @ image, np.eye(len(found.energies)), atol=1e-8)
+    assert ShiftInvertSolver(selection, direct)(hamiltonian, overlap).states is None
+
+
 def test_states_that_stay_missing_end_the_search(problem, direct, monkeypatch):
     monkeypatch.setattr(shift_invert, "MOST_VECTORS", 4)
     monkeypatch.setattr(shift_invert, "MOST_CUTS", 2)
