@@ -34,6 +34,16 @@ class Factors(Protocol):
         """A⁻¹ b; right: (M,) or (M, n)."""
 
 
+class PositiveFactors(Protocol):
+    """A positive definite matrix A = F F†; see `PardisoFactors`."""
+
+    def solve(self, right: np.ndarray) -> np.ndarray:
+        """A⁻¹ b; right: (M, n), of the matrix's type."""
+
+    def solve_upper(self, right: np.ndarray) -> np.ndarray:
+        """F†⁻¹ b; right: (M, n), of the matrix's type."""
+
+
 class ShiftedFactors:
     """(H - σS)⁻¹ and what it tells. shift: σ, eV. states_below: number of states below it."""
 
@@ -99,6 +109,29 @@ def factorise(
         if not factors.perturbed and error < SOUND_SOLVE:
             return ShiftedFactors(factors, sigma)
     raise SolverError(f"H - E S could not be factorised near E = {shift:.4f} eV; choose another window")
+
+
+def factorise_positive(matrix: sparse.csr_array, direct: str = "auto") -> PositiveFactors:
+    """F F† of a Hermitian matrix that is positive definite, such as S(k).
+
+    Raises:
+        SolverError: it is not, or the factors do not fit into memory.
+        ConfigError: the direct solver is not there.
+    """
+    name, size = choose_direct_solver(direct), matrix.shape[0]
+    if direct == "auto" and name == "superlu" and size >= LARGE:
+        _advise_pardiso()
+    try:
+        if name == "pardiso":
+            return PardisoFactors(_upper_triangle(matrix), positive=True)
+        factors = SuperLuFactors(matrix.tocsc())
+    except MemoryError:
+        raise SolverError(f"the factors of S(k) with {size:,} orbitals do not fit into memory") from None
+    except ArithmeticError:
+        factors = None
+    if factors is None or factors.perturbed or factors.negative:
+        raise SolverError("S(k) is not positive definite; check that it belongs to this structure and basis")
+    return factors
 
 
 def _factors(name: str, hamiltonian: sparse.csr_array, overlap: sparse.csr_array, shift: float) -> Factors:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from scipy import sparse
 
 from deeph_tracegrad.inference.bloch import BlochOperators
 from deeph_tracegrad.inference.kpoints import mesh_points, over_k_points
@@ -140,14 +139,13 @@ class KernelPolynomials:
         place = {tuple(k): number for number, k in enumerate(k_points)}
 
         def solve(k: np.ndarray) -> list[tuple[Bounds, np.ndarray]]:
-            real = operators.is_real and not (2 * k % 1).any()
-            overlap = FactorisedOverlap.of(_as_real(operators.overlap.at_k(k), real=real))
+            overlap = FactorisedOverlap.of(operators.overlap.at_k(k))
             results = []
             for channel in operators.hamiltonian:
-                hamiltonian = _as_real(channel.at_k(k), real=real)
+                hamiltonian = channel.at_k(k)
                 bounds = Bounds.of(hamiltonian, overlap)
                 number = moments_needed(bounds, broadening, window)
-                start = random_vectors(len(overlap.roots), vectors, hamiltonian.dtype, seed=place[tuple(k)])
+                start = random_vectors(operators.num_orbitals, vectors, hamiltonian.dtype, seed=place[tuple(k)])
                 moments = chebyshev_moments(hamiltonian, overlap, bounds, start, number, groups.members)
                 results.append((bounds, moments))
             return results
@@ -178,8 +176,3 @@ class KernelPolynomials:
 
 def _with_total(moments: np.ndarray) -> np.ndarray:
     return np.concatenate([moments.sum(axis=1, keepdims=True), moments], axis=1)
-
-
-def _as_real(matrix: sparse.csr_array, *, real: bool) -> sparse.csr_array:
-    """The matrix, without its imaginary part where that is known to be zero."""
-    return matrix.real if real else matrix
