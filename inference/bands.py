@@ -134,7 +134,7 @@ def _computed(material: Material, path: KPath, options: BandOptions) -> BandStru
         fermi = find_fermi_level(material, operators)
     else:
         fermi = FermiLevel(options.fermi_level, "given by the user")
-    selection = _selection(options, operators, fermi.level)
+    selection = choose_states(options, operators, fermi.level)
     solver = choose_solver(operators.num_orbitals, selection)
 
     def solve(k: np.ndarray) -> list[Spectrum]:
@@ -142,7 +142,7 @@ def _computed(material: Material, path: KPath, options: BandOptions) -> BandStru
         return [solver(channel.at_k(k), overlap) for channel in operators.hamiltonian]
 
     energies, residuals, first_band = _aligned(over_k_points(solve, path.k, operators.num_orbitals, "bands"))
-    kept = _kept_bands(energies, selection)
+    kept = kept_bands(energies, selection)
     return BandStructure(
         path,
         energies[:, :, kept],
@@ -178,7 +178,8 @@ def band_difference(
     )
 
 
-def _selection(options: BandOptions, operators: BlochOperators, level: float) -> Selection:
+def choose_states(options: BandOptions, operators: BlochOperators, level: float) -> Selection:
+    """The states that are asked for; of a large cell by default those nearest to the Fermi level (eV)."""
     if options.window is not None:
         return Selection(window=(level + options.window[0], level + options.window[1]), centre=level)
     if options.num_bands is None and operators.num_orbitals > SMALL_CELL:
@@ -204,7 +205,7 @@ def _aligned(spectra: list[list[Spectrum]]) -> tuple[np.ndarray, np.ndarray, int
     return energies, residuals, first
 
 
-def _kept_bands(energies: np.ndarray, selection: Selection) -> slice:
+def kept_bands(energies: np.ndarray, selection: Selection) -> slice:
     """The bands that enter the window, or that come nearest to the centre; of either spin."""
     if not energies.shape[2]:
         raise SolverError("no band lies in the window; give a wider --window, and check the Fermi level")

@@ -1,5 +1,7 @@
 """Eigensolvers for H(k) c = E S(k) c, behind one call: `solver(H, S) -> Spectrum`."""
 
+from functools import partial
+
 from deeph_tracegrad.errors import ConfigError
 from deeph_tracegrad.inference.solvers.dense import solve_dense
 from deeph_tracegrad.inference.solvers.direct import DIRECT_SOLVERS, choose_direct_solver
@@ -12,10 +14,12 @@ SPARSE_SHARE = 20  # shift-invert pays for less than one state in this many
 SOLVERS = ("dense", "shift-invert")
 
 
-def choose_solver(num_orbitals: int, selection: Selection, name: str = "auto", direct: str = "auto") -> Solver:
+def choose_solver(
+    num_orbitals: int, selection: Selection, name: str = "auto", direct: str = "auto", *, with_states: bool = False
+) -> Solver:
     """The solver of this name; `auto` is the fastest for the size and the states, by `benchmarks/solve_bands.py`.
 
-    direct: name of the direct solver that shift-invert takes.
+    direct: name of the direct solver that shift-invert takes. with_states: whether it is to give the states themselves.
 
     Raises:
         ConfigError: there is no solver of this name, or it is not installed.
@@ -27,7 +31,9 @@ def choose_solver(num_orbitals: int, selection: Selection, name: str = "auto", d
     if name == "auto":
         large = num_orbitals > DENSE_LIMIT or (num_orbitals > SMALL_CELL and few)
         name = "shift-invert" if large else "dense"
-    return ShiftInvertSolver(selection, direct) if name == "shift-invert" else solve_dense
+    if name == "shift-invert":
+        return ShiftInvertSolver(selection, direct, with_states)
+    return partial(solve_dense, with_states=True) if with_states else solve_dense
 
 
 __all__ = [

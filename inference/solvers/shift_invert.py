@@ -10,7 +10,7 @@ Shape letters: M rows, n states.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import sparse
+from scipy import linalg, sparse
 
 from deeph_tracegrad.errors import SolverError
 from deeph_tracegrad.inference.solvers.conditioning import ConstrainedFactors, Deflation, deflation_of
@@ -132,13 +132,14 @@ class _Problem:
             distances = np.abs(energies - factors.shift)
             if distances.min(initial=np.inf) > ON_LEVEL:
                 break
+        energies, states = _sharpened(self.hamiltonian, self.overlap, states)
         residuals = residual_norms(self.hamiltonian, self.overlap, energies, states, self.deflation)
-        unsorted = Spectrum(energies, residuals, states=states if self.with_states else None)
         first = factors.states_below - int((energies < factors.shift).sum())
+        spectrum = Spectrum(energies, residuals, first, states if self.with_states else None)
         reach = distances.max(initial=0.0)
         if len(energies) == self._dimension:
             reach = np.inf
-        return _Found(factors.shift, factors.states_below, unsorted.part(np.argsort(energies), first), reach)
+        return _Found(factors.shift, factors.states_below, spectrum, reach)
 
     def _factorise(self, shift: float, step: float) -> ShiftedFactors | ConstrainedFactors:
         factors = factorise(self.hamiltonian, self.overlap, shift, direct=self.direct, step=step)
@@ -153,12 +154,24 @@ class _Problem:
             raise SolverError(f"{count} of {self._dimension} states are too many for shift-invert; use a dense solver")
 
 
+def _sharpened(
+    hamiltonian: sparse.csr_array, overlap: sparse.csr_array, states: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Energies (n,), ascending, and states (M, n) by Rayleigh and Ritz's method among those that were found, (M, n).
+
+    With a level near the shift, the rounding of the solves moves levels farther away by 1e-7 eV and mixes close ones.
+    """
+    projected, gram = (states.conj().T @ (matrix @ states) for matrix in (hamiltonian, overlap))
+    energies, turn = linalg.eigh(projected, gram)
+    return energies, states @ turn
+
+
 def _joined(bottom: _Found, top: _Found) -> Spectrum:
     """The states of a slice that were found from its two ends, each once."""
     low, high = max(bottom.shift, top.shift - top.reach), min(top.shift, bottom.shift + bottom.reach)
     from_below, from_above = bottom.spectrum.energies, top.spectrum.energies
-    seam = (low + high) / 2
-    if low < high:  # both ends know what lies between: they part where no state is near
+    seam = high + ON_LEVEL  # the farthest level from below may lack copies: not to be filled up with those from above
+    if high - low > ON_LEVEL:  # both ends know what lies between: they part where no state is near
         known = from_below[(from_below > low) & (from_below < high)]
         borders = np.concatenate([[low], known, [high]])
         widest = int(np.diff(borders).argmax())

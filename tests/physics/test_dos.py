@@ -10,7 +10,7 @@ from deeph_tracegrad.inference.bands import BandOptions, compute_bands
 from deeph_tracegrad.inference.bloch import bloch_operators
 from deeph_tracegrad.inference.kpath import choose_path
 from deeph_tracegrad.inference.spectra import dos
-from deeph_tracegrad.inference.spectra.counts import KernelPolynomials, MeshStates
+from deeph_tracegrad.inference.spectra.counts import KernelPolynomials, MeshStates, Sampled
 from deeph_tracegrad.inference.spectra.dos import DosOptions, Method, compute_dos
 from deeph_tracegrad.inference.spectra.kernel_polynomials import (
     Bounds,
@@ -82,7 +82,7 @@ def test_populations_are_those_that_openmx_printed(unpacked, case, divisions):
     folder = unpacked(f"openmx/{case}")
     material = read_material(folder)
     groups = OrbitalGroups.of(material, Grouping.ORBITAL)
-    count = MeshStates.of(bloch_operators(material), groups, divisions, None, 0.04)
+    count = MeshStates.of(Sampled(bloch_operators(material), groups, divisions), None, 0.04)
     per_state = 2 if material.spin is SpinMode.NONE else 1
     ours = per_state * count.occupied(material.fermi_level).sum(axis=0)
     printed = printed_populations(folder / "openmx.out")
@@ -160,6 +160,7 @@ def test_method_follows_from_the_size(unpacked, monkeypatch):
 def test_random_vectors_do_not_depend_on_how_ranks_share_the_points(unpacked):
     material = read_material(unpacked("openmx/graphene"))
     operators, groups = bloch_operators(material), OrbitalGroups.of(material, Grouping.ELEMENT)
-    one, two = (KernelPolynomials.of(operators, groups, (3, 3, 1), 1.0, (-9.0, 1.0), 3) for _ in range(2))
+    sampled = Sampled(operators, groups, (3, 3, 1))
+    one, two = (KernelPolynomials.of(sampled, 1.0, (-9.0, 1.0), 3) for _ in range(2))
     for left, right in zip(one.moments, two.moments, strict=True):
         np.testing.assert_array_equal(left[0][1], right[0][1])
