@@ -25,7 +25,6 @@ def perfect(primitive, times, seed=0):
     large = in_lattice_vectors(repeated(primitive, times), SHEAR)
     large = with_atoms_in_order(large, rng.permutation(len(large.structure)))
     cells = rng.integers(-1, 2, (len(large.structure), 3))
-    cells[:, 2] = 0
     return with_atoms_in_other_cells(large, cells)
 
 
