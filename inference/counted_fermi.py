@@ -168,7 +168,7 @@ def onsite_guess(material: Material, per_state: int) -> float:
     per_state: electrons that a state holds.
     """
     levels = [
-        np.linalg.eigvalsh(matrix.block(place))
+        np.linalg.eigvalsh(matrix.block(int(place)))
         for matrix in material.hamiltonian
         for place in np.flatnonzero(on_site(matrix.pairs))
     ]

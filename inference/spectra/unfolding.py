@@ -76,26 +76,16 @@ class UnfoldedStates:
         """How far these states lie above bands of the primitive cell on the same path: where they overlap most, eV.
 
         Two runs differ by a constant energy, and a defect moves the Fermi level, so neither zero is common to both.
-        The overlap counts against the bands that lie among the states at all, which may be few.
         """
         shifts = np.arange(-largest, largest + SHIFT_STEP / 2, SHIFT_STEP)
         edges = np.append(shifts, shifts[-1] + SHIFT_STEP) - SHIFT_STEP / 2
-        overlap, among = np.zeros(len(shifts)), np.zeros(len(shifts))
+        score = np.zeros(len(shifts))
         for place in range(len(self.path.k)):
-            states, bands = self.energies[:, place, :, None], reference.energies[:, place, None]
-            away = states - bands  # (s, n, bands)
+            away = self.energies[:, place, :, None] - reference.energies[:, place, None]  # (s, n, bands)
             weights = np.broadcast_to(self.weights[:, place, :, None], away.shape)
             known = ~np.isnan(away)
-            overlap += np.histogram(away[known], edges, weights=weights[known])[0]
-            among += _rising(np.fmin.reduce(away, axis=1), shifts) - _rising(np.fmax.reduce(away, axis=1), shifts)
-        spread = SHIFT_SPREAD / SHIFT_STEP
-        score = gaussian_filter1d(overlap, spread) / np.sqrt(np.maximum(gaussian_filter1d(among, spread), 1.0))
-        return float(shifts[score.argmax()])
-
-
-def _rising(values: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """How many of the values are below each level."""
-    return np.searchsorted(np.sort(values, axis=None), levels)
+            score += np.histogram(away[known], edges, weights=weights[known])[0]
+        return float(shifts[gaussian_filter1d(score, SHIFT_SPREAD / SHIFT_STEP).argmax()])
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,5 +1,7 @@
 """Unfolding of real runs: the weights of perfect supercells, sum rules of changed ones."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -166,8 +168,13 @@ def test_spectral_function_holds_the_weights_and_finds_a_shift(vacancy):
     energies = np.linspace(-60, 250, 31_001)
     function = unfolded.spectral_function(energies, 0.05)
     np.testing.assert_allclose(function.sum(axis=1) * 0.01, unfolded.weights[0].sum(axis=1), rtol=1e-6)
+    missing = replace(unfolded, energies=np.where(unfolded.energies > 0, np.nan, unfolded.energies))
+    lower = np.where(unfolded.energies[0] > 0, 0, unfolded.weights[0]).sum(axis=1)
+    np.testing.assert_allclose(missing.spectral_function(energies, 0.05).sum(axis=1) * 0.01, lower, rtol=1e-6)
+    assert -6.0 <= missing.complete_range[0] < missing.complete_range[1] < -primitive.fermi_level
     bands = compute_bands(primitive, path, BandOptions(fermi_level=primitive.fermi_level))
     own = unfolded.shift_of(bands)
+    assert missing.shift_of(bands) == pytest.approx(own, abs=0.2)
     bands.energies[...] -= 1.37
     assert unfolded.shift_of(bands) == pytest.approx(own + 1.37, abs=0.011)
 
