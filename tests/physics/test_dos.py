@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from deeph_tracegrad.inference import fermi
 from deeph_tracegrad.inference.bands import BandOptions, compute_bands
 from deeph_tracegrad.inference.bloch import bloch_operators
 from deeph_tracegrad.inference.kpath import choose_path
@@ -127,6 +128,23 @@ def test_random_vectors_give_the_exact_density_within_their_error(unpacked, case
         assert 0.2 < np.sqrt((relative**2).mean()) < 2.5
         assert abs(relative).max() < 6
         assert abs(deviation).max() < 5 * error.max()
+
+
+def test_large_cell_counts_its_electrons_twice(unpacked, monkeypatch):
+    """Nothing given: the level by factorisations, the density by random vectors, and both hold the same electrons."""
+    material = repeated(read_material(unpacked("openmx/mos2")), (2, 2, 1))
+    for module in (dos, fermi):
+        monkeypatch.setattr(module, "DENSE_LIMIT", 10)
+    monkeypatch.setattr(fermi, "MESH_DENSITY", 10.0)
+    found = compute_dos(material, DosOptions(window=(-3.0, 3.0), density=1.0, broadening=0.3, vectors=24))
+    assert "kernel polynomials" in found.method
+    assert found.fermi.source.startswith("middle of the gap; 104 electrons")
+    assert found.occupied.sum() == pytest.approx(104, rel=0.04)
+    assert np.interp(found.fermi.level, found.edges, found.below.sum(axis=(0, 1))) == pytest.approx(104, rel=0.04)
+    monkeypatch.undo()
+    exact = compute_dos(material, DosOptions(Method.GAUSSIAN, density=1.0, fermi_level=found.fermi.level))
+    assert found.labels == exact.labels
+    np.testing.assert_allclose(found.occupied, exact.occupied, atol=2.5)
 
 
 def test_full_trace_of_kernel_polynomials_is_the_exact_spectrum(unpacked):
