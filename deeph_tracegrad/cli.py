@@ -3,6 +3,7 @@
 Imports that take time stand inside the functions, so that `--help` is immediate.
 """
 
+import io
 import sys
 import time
 import traceback
@@ -234,8 +235,10 @@ def overlap(
 
 @app.command()
 def twist(
-    m: Annotated[int, typer.Argument(min=0, help="First number of the twist.")],
-    n: Annotated[int, typer.Argument(min=0, help="Second number of the twist; (m, m + 1) gives small angles.")],
+    m: Annotated[int, typer.Argument(min=0, max=100_000, help="First number of the twist.")],
+    n: Annotated[
+        int, typer.Argument(min=0, max=100_000, help="Second number of the twist; (m, m + 1) gives small angles.")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The file to write: POSCAR, or NAME.vasp.")],
     monolayer: Annotated[
         Path | None, typer.Option(help="Structure of one layer with a hexagonal lattice; graphene by default.")
@@ -400,6 +403,8 @@ def main() -> None:
 
     Ctrl-C is typer's: it ends with 130.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # in an encoding that may lack Å, Γ and what files are called
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except TracegradError as error:

@@ -60,14 +60,23 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         ReadError: the file is missing or holds no JSON object.
     """
-    text = read_text(path)
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ReadError(path, f"is not valid JSON ({error})") from error
+    content = read_json_value(path)
     if not isinstance(content, dict):
         raise ReadError(path, "should hold a JSON object")
     return content
+
+
+def read_json_value(path: Path) -> Any:
+    """Whatever a JSON file holds.
+
+    Raises:
+        ReadError: the file is missing or not JSON.
+    """
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ReadError(path, f"is not valid JSON ({error})") from error
 
 
 def flag(path: Path, info: Mapping[str, Any], key: str) -> bool | None:

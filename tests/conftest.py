@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from deeph_tracegrad import cli
+from training_file import write_training
 
 DATA = Path(__file__).parent / "data"
 
@@ -28,6 +29,16 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         return copy
 
     return unpack
+
+
+@pytest.fixture
+def copy_of(unpacked: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Path]:
+    """A copy of a folder of tests/data that may be changed."""
+
+    def copy(name: str) -> Path:
+        return Path(shutil.copytree(unpacked(name), tmp_path / Path(name).name))
+
+    return copy
 
 
 @pytest.fixture
@@ -58,31 +69,13 @@ def graphene_dataset(unpacked: Callable[[str], Path], tmp_path_factory: pytest.T
 @pytest.fixture
 def tiny_training(graphene_dataset: Path, tmp_path: Path) -> Path:
     """A configuration that trains a very small network in seconds, into the folder run beside it."""
-    path = tmp_path / "training.toml"
-    path.write_text(
+    return write_training(
+        tmp_path,
         f"""
-[data]
 dataset = "{graphene_dataset}"
 train = ["demo_a_*"]
 validation = ["demo_b_00"]
 max_edges = 160
 test = 0.0
-[model]
-blocks = 2
-trunk = "4x0e+4x1o+2x2e"
-node_channels = 8
-edge_channels = 8
-harmonics_degree = 2
-radial_basis = 16
-tracegrad = {{ width = 8, decoder_width = 8 }}
-[training]
-run = "{tmp_path / "run"}"
-epochs = 4
-dtype = "float64"
-device = "cpu"
-threads = 1
-optimizer = {{ learning_rate = 5e-3 }}
-schedule = {{ warmup_epochs = 1 }}
-"""
+""",
     )
-    return path

@@ -1,6 +1,5 @@
 """What a DeepH-E3 model predicts, from its `dataset_info.json` and `target_blocks.json`."""
 
-import json
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -8,11 +7,10 @@ from typing import Any
 
 from pymatgen.core import Element
 
-from deeph_tracegrad.deeph_info import flag, read_json, shells
+from deeph_tracegrad.deeph_info import flag, read_json, read_json_value, shells
 from deeph_tracegrad.errors import ReadError
 from deeph_tracegrad.orbitals import Basis, ElementBasis, SpinMode
 from deeph_tracegrad.targets import Target
-from deeph_tracegrad.text_tables import read_text
 
 _LARGEST_NUMBER = 118
 
@@ -49,11 +47,7 @@ def read_targets(path: Path, basis: Basis) -> list[Target]:
         ReadError: the file is missing or damaged, lacks blocks of H (a target_blocks_type other than all), or groups
             them in another way.
     """
-    text = read_text(path)
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ReadError(path, f"is not valid JSON ({error})") from error
+    content = read_json_value(path)
     if not isinstance(content, list):
         raise ReadError(path, "should be a list of targets such as {'6 6': [0, 0]}")
     blocks = _blocks(basis)

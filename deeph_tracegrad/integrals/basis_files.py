@@ -9,7 +9,7 @@ from deeph_tracegrad.errors import ConfigError, MismatchError, ReadError
 from deeph_tracegrad.integrals.matrices import Orbitals
 from deeph_tracegrad.integrals.orb import read_orb
 from deeph_tracegrad.integrals.pao import parse_label, read_pao
-from deeph_tracegrad.integrals.radial import RadialFunctions
+from deeph_tracegrad.integrals.radial import RadialFunctions, check_one_code
 
 # Where OpenMX's distribution keeps them, seen from the folder that its DATA.PATH names.
 _SUBFOLDERS = (".", "PAO")
@@ -43,9 +43,7 @@ def read_orbitals(folder: Path, labels: Mapping[str, str | None], elements: Iter
     if not folder.is_dir():
         raise ReadError(folder, "is no folder; --basis-dir names the one with the .pao or .orb files")
     orbitals = {element: _read(folder, element, labels.get(element)) for element in dict.fromkeys(elements)}
-    if len({functions.quadrature for functions in orbitals.values()}) > 1:
-        files = ", ".join(functions.source.name for functions in orbitals.values())
-        raise MismatchError(f"the basis files {files} are of different DFT codes; take all from one")
+    check_one_code(orbitals.values())
     return orbitals
 
 

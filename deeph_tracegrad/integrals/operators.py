@@ -70,14 +70,6 @@ def gradient(first: int, second: int) -> list[Term]:
     ]
 
 
-def momentum(first: int, second: int) -> list[Term]:
-    """<1|∇|2>; x, y, z, 1/bohr. The momentum is -iħ times it."""
-    return [
-        Term(term.degree, term.k_power, term.first_degree, term.times_r, -term.angular)
-        for term in gradient(first, second)
-    ]
-
-
 def _couplings(first: int, second: int) -> Iterator[tuple[int, np.ndarray]]:
     """L and C_L of every degree to which two shells couple."""
     for degree in range(abs(first - second), first + second + 1, 2):

@@ -3,6 +3,7 @@
 Shape letters: F radial functions, n points of the file's grid.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -54,3 +55,14 @@ class RadialFunctions:
             return ElementBasis(self.degrees, self.cutoff * self.bohr_angstrom, self.label, self.valence_electrons)
         except MismatchError as error:
             raise ReadError(self.source, str(error)) from None
+
+
+def check_one_code(functions: Collection[RadialFunctions]) -> None:
+    """Hold that these have the quadrature and the constants of one DFT code.
+
+    Raises:
+        MismatchError: they are of several.
+    """
+    if len({(own.quadrature, own.bohr_angstrom, own.hartree_ev) for own in functions}) > 1:
+        files = ", ".join(own.source.name for own in functions)
+        raise MismatchError(f"the basis files {files} are of different DFT codes; take all from one")

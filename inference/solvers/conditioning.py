@@ -16,6 +16,7 @@ from deeph_tracegrad.console import warn
 from deeph_tracegrad.errors import SolverError
 from deeph_tracegrad.inference.solvers.direct import ShiftedFactors, factorise
 from deeph_tracegrad.inference.solvers.lanczos import nearest_states
+from deeph_tracegrad.inference.solvers.product import product
 
 FLOOR = 1e-5  # smallest eigenvalue of S(k) that is kept
 SUSPECT = 10  # times the floor: below that an estimate calls for the exact answer
@@ -38,6 +39,7 @@ class ConstrainedFactors:
         small = directions.conj().T @ self._images
         self._small = (small + small.conj().T) / 2
         self.shift = factors.shift
+        self.accuracy = factors.accuracy
         self.states_below = factors.states_below - int((linalg.eigvalsh(self._small) < 0).sum())
 
     def solve(self, right: np.ndarray) -> np.ndarray:
@@ -106,7 +108,7 @@ def smallest_eigenvalue_bound(overlap: sparse.csr_array) -> float:
     before, beta = np.zeros_like(vector), 0.0
     diagonal, beside = [], []
     for _ in range(min(STEPS, size)):
-        image = overlap @ vector - beta * before
+        image = product(overlap, vector) - beta * before
         alpha = float(np.vdot(vector, image).real)
         image -= alpha * vector
         diagonal.append(alpha)

@@ -6,7 +6,7 @@ Shape letters: M rows, n right-hand sides.
 """
 
 from functools import cache
-from typing import Protocol
+from itertools import product
 
 import numpy as np
 from scipy import sparse
@@ -14,6 +14,7 @@ from scipy import sparse
 from deeph_tracegrad.console import warn
 from deeph_tracegrad.errors import ConfigError, SolverError
 from deeph_tracegrad.inference.solvers import pardiso
+from deeph_tracegrad.inference.solvers.factors import Factors, PositiveFactors, RefinedFactors
 from deeph_tracegrad.inference.solvers.pardiso import PardisoFactors
 from deeph_tracegrad.inference.solvers.superlu import SuperLuFactors
 
@@ -22,35 +23,20 @@ SHIFT_STEP = 1e-4  # eV, how far a shift moves that falls on a state
 SOUND_SOLVE = 1e-6  # relative residual of a solve with sound factors
 ATTEMPTS = 4
 LARGE = 5000  # orbitals; from here on a slow direct solver costs minutes
-
-
-class Factors(Protocol):
-    """A factorised Hermitian matrix; see `PardisoFactors`."""
-
-    negative: int
-    perturbed: int
-
-    def solve(self, right: np.ndarray) -> np.ndarray:
-        """A⁻¹ b; right: (M,) or (M, n)."""
-
-
-class PositiveFactors(Protocol):
-    """A positive definite matrix A = F F†; see `PardisoFactors`."""
-
-    def solve(self, right: np.ndarray) -> np.ndarray:
-        """A⁻¹ b; right: (M, n), of the matrix's type."""
-
-    def solve_upper(self, right: np.ndarray) -> np.ndarray:
-        """F†⁻¹ b; right: (M, n), of the matrix's type."""
+SINGLE_FROM = 3000  # orbitals, from which on single precision saves more than its refinement costs
 
 
 class ShiftedFactors:
-    """(H - σS)⁻¹ and what it tells. shift: σ, eV. states_below: number of states below it."""
+    """(H - σS)⁻¹ and what it tells.
+
+    shift: σ, eV. states_below: number of states below it. accuracy: that Lanczos can reach with it.
+    """
 
     def __init__(self, factors: Factors, shift: float) -> None:
         self._factors = factors
         self.shift = shift
         self.states_below = factors.negative
+        self.accuracy = factors.accuracy
 
     def solve(self, right: np.ndarray) -> np.ndarray:
         """(H - σS)⁻¹ b; right: (M,) or (M, n)."""
@@ -93,11 +79,11 @@ def factorise(
     if direct == "auto" and name == "superlu" and size >= LARGE:
         _advise_pardiso()
     probe = np.random.default_rng(0).choice([-1.0, 1.0], size).astype(hamiltonian.dtype)
-    for attempt in range(ATTEMPTS):
+    for attempt, single in product(range(ATTEMPTS), (True, False) if size >= SINGLE_FROM else (False,)):
         sigma = shift + attempt * step
         try:
-            factors = _factors(name, hamiltonian, overlap, sigma)
-        except ArithmeticError:  # exactly singular
+            factors = _factors(name, _shifted(hamiltonian, overlap, sigma), single=single)
+        except ArithmeticError:  # exactly singular, or too near to a state for single precision
             continue
         except MemoryError:
             raise SolverError(
@@ -134,10 +120,11 @@ def factorise_positive(matrix: sparse.csr_array, direct: str = "auto") -> Positi
     return factors
 
 
-def _factors(name: str, hamiltonian: sparse.csr_array, overlap: sparse.csr_array, shift: float) -> Factors:
-    if name == "pardiso":
-        return PardisoFactors(_upper_triangle(_shifted(hamiltonian, overlap, shift)))
-    return SuperLuFactors(_shifted(hamiltonian, overlap, shift).tocsc())
+def _factors(name: str, matrix: sparse.csr_array, *, single: bool) -> Factors:
+    if single:
+        rounded = matrix.astype(np.complex64 if np.iscomplexobj(matrix.data) else np.float32)
+        return RefinedFactors(_factors(name, rounded, single=False), matrix)
+    return PardisoFactors(_upper_triangle(matrix)) if name == "pardiso" else SuperLuFactors(matrix.tocsc())
 
 
 def _shifted(hamiltonian: sparse.csr_array, overlap: sparse.csr_array, shift: float) -> sparse.csr_array:

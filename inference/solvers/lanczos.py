@@ -13,8 +13,10 @@ from collections.abc import Callable
 import numpy as np
 from scipy import linalg, sparse
 
+from deeph_tracegrad.inference.solvers.product import product
+
 BLOCK = 4  # vectors; larger ones make each solve cheaper, but more of them needed
-CONVERGED = 1e-9  # of θ; energies are wrong by its square
+ACCURATE = 1e-9  # that a direct solver of double precision leaves room for
 DEPENDENT = 1e-14  # squared norm of what a vector adds to those of its block
 NOTHING_NEW = 1e-13  # norm of what the operator adds to the basis, of its largest eigenvalue
 
@@ -23,7 +25,13 @@ Enough = Callable[[np.ndarray], bool]
 
 
 def nearest_states(
-    solve: Solve, overlap: sparse.csr_array, shift: float, enough: Enough, most: int, dtype: np.dtype
+    solve: Solve,
+    overlap: sparse.csr_array,
+    shift: float,
+    enough: Enough,
+    most: int,
+    dtype: np.dtype,
+    accuracy: float = ACCURATE,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Energies (n,) of the converged states, the nearest to the shift first and none left out, and the states (M, n).
 
@@ -34,6 +42,7 @@ def nearest_states(
         enough: whether these energies, nearest first, are all that is wanted.
         most: vectors of the basis; with that many the search ends.
         dtype: of the states, real or complex.
+        accuracy: residual of a converged state, of θ; not less than `solve` leaves. Energies are wrong by its square.
 
     Raises:
         LinAlgError: S is not positive definite.
@@ -45,7 +54,7 @@ def nearest_states(
     projected = np.zeros((most, most), dtype)  # the operator in the basis
     rng = np.random.default_rng(0)
     block = solve(_random(rng, size, min(BLOCK, most), dtype))
-    block, image, _ = _orthonormal(block, overlap @ block)
+    block, image, _ = _orthonormal(block, product(overlap, block))
     count, largest = 0, 0.0
     while True:
         new = slice(count, count + block.shape[1])
@@ -54,7 +63,7 @@ def nearest_states(
         known = basis[:, :count], images[:, :count]
         block = solve(image)
         inside = _take_out(block, *known)
-        block, image, rest = _orthonormal(block, overlap @ block, NOTHING_NEW * largest)
+        block, image, rest = _orthonormal(block, product(overlap, block), NOTHING_NEW * largest)
         correction = _take_out(block, *known)  # what is left may be as small as the first's rounding
         block, image, again = _orthonormal(block, image - known[1] @ correction)
         projected[:count, new] = inside + correction @ rest
@@ -66,7 +75,7 @@ def nearest_states(
         values, vectors = values[nearest], vectors[:, nearest]
         largest = abs(values[0])
         outside = rest @ vectors[new]  # how the operator leads out of the basis
-        settled = np.linalg.norm(outside, axis=0) <= CONVERGED * np.abs(values)
+        settled = np.linalg.norm(outside, axis=0) <= accuracy * np.abs(values)
         converged = count if settled.all() else int(settled.argmin())
         energies = shift + 1 / values[:converged]
         if enough(energies) or count + block.shape[1] > most:
@@ -76,7 +85,7 @@ def nearest_states(
         if not block.shape[1]:  # it leads nowhere new: a level has more copies than a block has vectors
             block = _random(rng, size, min(BLOCK, most - count), dtype)
             _take_out(block, *known)
-            block, image, _ = _orthonormal(block, overlap @ block)
+            block, image, _ = _orthonormal(block, product(overlap, block))
 
 
 def _random(rng: np.random.Generator, size: int, vectors: int, dtype: np.dtype) -> np.ndarray:

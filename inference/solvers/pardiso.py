@@ -24,10 +24,10 @@ _ANALYSE_AND_FACTORISE, _SOLVE, _SOLVE_DIAGONAL, _SOLVE_UPPER, _RELEASE = 12, 33
 _HERMITIAN, _SYMMETRIC = -4, -2  # indefinite; without the sign positive definite
 # Places in iparm, counted from 0; https://www.intel.com/content/www/us/en/docs/onemkl, "pardiso iparm Parameter"
 _OWN_VALUES, _ORDERING, _REFINEMENT, _TINY_PIVOT, _SCALING, _MATCHING = 0, 1, 7, 9, 10, 12
-_PERTURBED, _PIVOTING, _NEGATIVE, _FROM_ZERO = 13, 20, 22, 34
+_PERTURBED, _PIVOTING, _NEGATIVE, _SINGLE, _FROM_ZERO = 13, 20, 22, 27, 34
 _METIS, _BUNCH_KAUFMAN = 2, 1
 _OUT_OF_MEMORY = (-2, -9)
-_SAME = 1e-6  # relative difference of a row's multipliers that rounding alone can make
+_SAME = 1e3  # relative difference of a row's multipliers that rounding alone can make, in units of the precision
 
 
 @cache
@@ -61,9 +61,12 @@ class PardisoFactors:
     matrix is singular to working precision and `negative` means nothing.
     """
 
-    def __init__(self, upper: sparse.csr_array, *, positive: bool = False) -> None:
-        """Factorise. upper: (M, M) CSR with its columns in order and the whole diagonal, float64 or complex128.
+    accuracy = 1e-9
 
+    def __init__(self, upper: sparse.csr_array, *, positive: bool = False) -> None:
+        """Factorise in the precision of the matrix.
+
+        upper: (M, M) CSR with its columns in order and the whole diagonal; real or complex, single or double.
         positive: by Cholesky's method, F F†, which fails where the matrix is not positive definite.
 
         Raises:
@@ -83,6 +86,7 @@ class PardisoFactors:
             (_SCALING, 0),
             (_MATCHING, 0),
             (_PIVOTING, _BUNCH_KAUFMAN),
+            (_SINGLE, int(np.finfo(upper.dtype).dtype == np.float32)),
             (_FROM_ZERO, 1),
         ]:
             self._parameters[place] = value
@@ -106,14 +110,15 @@ class PardisoFactors:
         return solution
 
     def _count_negative(self) -> int:
-        phases = np.exp(2j * np.pi * np.random.default_rng(0).random((2, self._size)))
+        phases = np.exp(2j * np.pi * np.random.default_rng(0).random((2, self._size))).astype(self._values.dtype)
         multipliers = []
         for probe in phases:  # one at a time: with several right-hand sides this phase loses the pivoting
             image = np.empty_like(probe)
             self._call(_SOLVE_DIAGONAL, probe, image)
             multipliers.append(image / probe)
         first, second = multipliers
-        alone = np.abs(first - second) <= _SAME * np.maximum(np.abs(first), np.abs(second))
+        rounding = _SAME * np.finfo(first.dtype).eps
+        alone = np.abs(first - second) <= rounding * np.maximum(np.abs(first), np.abs(second))
         return int((first[alone].real < 0).sum()) + int((~alone).sum()) // 2
 
     def _call(self, phase: int, right: np.ndarray | None = None, solution: np.ndarray | None = None) -> None:

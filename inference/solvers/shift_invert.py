@@ -7,16 +7,16 @@ shift in its middle cuts it again. Grimes, Lewis, Simon, SIAM J. Matrix Anal. Ap
 Shape letters: M rows, n states.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import linalg, sparse
+from scipy import sparse
 
 from deeph_tracegrad.errors import SolverError
 from deeph_tracegrad.inference.solvers.conditioning import ConstrainedFactors, Deflation, deflation_of
 from deeph_tracegrad.inference.solvers.direct import ATTEMPTS, SHIFT_STEP, ShiftedFactors, factorise
 from deeph_tracegrad.inference.solvers.lanczos import Enough, nearest_states
-from deeph_tracegrad.inference.solvers.spectrum import Selection, Spectrum, residual_norms
+from deeph_tracegrad.inference.solvers.spectrum import Selection, Spectrum, rayleigh_ritz
 
 ON_LEVEL = 1e-7  # eV; a shift so close to a state may count it on either side
 OVERREACH = 1.05  # by how much the states found from two shifts overlap
@@ -123,7 +123,13 @@ class _Problem:
             factors = self._factorise(shift + attempt * step, step)
             try:
                 energies, states = nearest_states(
-                    factors.solve, self.overlap, factors.shift, enough, most, self.hamiltonian.dtype
+                    factors.solve,
+                    self.overlap,
+                    factors.shift,
+                    enough,
+                    most,
+                    self.hamiltonian.dtype,
+                    factors.accuracy,
                 )
             except np.linalg.LinAlgError:
                 raise SolverError(
@@ -132,13 +138,11 @@ class _Problem:
             distances = np.abs(energies - factors.shift)
             if distances.min(initial=np.inf) > ON_LEVEL:
                 break
-        energies, states = _sharpened(self.hamiltonian, self.overlap, states)
-        residuals = residual_norms(self.hamiltonian, self.overlap, energies, states, self.deflation)
+        reach = np.inf if len(energies) == self._dimension else distances.max(initial=0.0)
         first = factors.states_below - int((energies < factors.shift).sum())
-        spectrum = Spectrum(energies, residuals, first, states if self.with_states else None)
-        reach = distances.max(initial=0.0)
-        if len(energies) == self._dimension:
-            reach = np.inf
+        spectrum = rayleigh_ritz(self.hamiltonian, self.overlap, states, first, self.deflation)
+        if not self.with_states:
+            spectrum = replace(spectrum, states=None)
         return _Found(factors.shift, factors.states_below, spectrum, reach)
 
     def _factorise(self, shift: float, step: float) -> ShiftedFactors | ConstrainedFactors:
@@ -154,28 +158,18 @@ class _Problem:
             raise SolverError(f"{count} of {self._dimension} states are too many for shift-invert; use a dense solver")
 
 
-def _sharpened(
-    hamiltonian: sparse.csr_array, overlap: sparse.csr_array, states: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Energies (n,), ascending, and states (M, n) by Rayleigh and Ritz's method among those that were found, (M, n).
-
-    With a level near the shift, the rounding of the solves moves levels farther away by 1e-7 eV and mixes close ones.
-    """
-    projected, gram = (states.conj().T @ (matrix @ states) for matrix in (hamiltonian, overlap))
-    energies, turn = linalg.eigh(projected, gram)
-    return energies, states @ turn
-
-
 def _joined(bottom: _Found, top: _Found) -> Spectrum:
     """The states of a slice that were found from its two ends, each once."""
     low, high = max(bottom.shift, top.shift - top.reach), min(top.shift, bottom.shift + bottom.reach)
     from_below, from_above = bottom.spectrum.energies, top.spectrum.energies
-    seam = high + ON_LEVEL  # the farthest level from below may lack copies: not to be filled up with those from above
-    if high - low > ON_LEVEL:  # both ends know what lies between: they part where no state is near
+    seam = (low + high) / 2
+    if low < high:  # both ends know what lies between: they part where no state is near
         known = from_below[(from_below > low) & (from_below < high)]
         borders = np.concatenate([[low], known, [high]])
         widest = int(np.diff(borders).argmax())
         seam = float(borders[widest : widest + 2].mean())
-    lower = bottom.spectrum.part((from_below > bottom.shift) & (from_below <= seam), bottom.states_below)
-    upper = (from_above > seam) & (from_above < top.shift)
-    return lower.followed_by(top.spectrum.part(upper, lower.first + len(lower.energies)))
+    # A level on the seam would be found in parts, from both ends, which need not be orthogonal: it is left missing.
+    lower = (from_below > bottom.shift) & (from_below < seam - ON_LEVEL)
+    upper = (from_above > seam + ON_LEVEL) & (from_above < top.shift)
+    below = bottom.spectrum.part(lower, bottom.states_below)
+    return below.followed_by(top.spectrum.part(upper, below.first + len(below.energies)))

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from scipy import sparse
+from scipy import linalg, sparse
+
+from deeph_tracegrad.inference.solvers.product import product
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,25 @@ class Projection(Protocol):
         """Vectors (M, n) without their part outside that space."""
 
 
+def rayleigh_ritz(
+    hamiltonian: sparse.csr_array,
+    overlap: sparse.csr_array,
+    states: np.ndarray,
+    first: int,
+    space: Projection | None = None,
+) -> Spectrum:
+    """The best states within the span of some that are nearly right, (M, n); their energies are wrong by the square.
+
+    first: number of states below them. space: where they were sought.
+    """
+    if not states.shape[1]:
+        return Spectrum(np.empty(0), np.empty(0), first, states)
+    h_states, s_states = product(hamiltonian, states), product(overlap, states)
+    energies, turn = linalg.eigh(states.conj().T @ h_states, states.conj().T @ s_states)
+    h_states, s_states = h_states @ turn, s_states @ turn
+    return Spectrum(energies, _residual_norms(h_states, s_states, energies, space), first, states @ turn)
+
+
 def residual_norms(
     hamiltonian: sparse.csr_array,
     overlap: sparse.csr_array,
@@ -73,8 +94,13 @@ def residual_norms(
     space: Projection | None = None,
 ) -> np.ndarray:
     """||H c - E S c|| / ||S c|| of the states (M, n), within the space where they were sought, (n,) eV."""
-    image = overlap @ states
-    residual = hamiltonian @ states - image * energies
+    return _residual_norms(product(hamiltonian, states), product(overlap, states), energies, space)
+
+
+def _residual_norms(
+    h_states: np.ndarray, s_states: np.ndarray, energies: np.ndarray, space: Projection | None
+) -> np.ndarray:
+    residual = h_states - s_states * energies
     if space is not None:
         residual = space.projected(residual)
-    return np.linalg.norm(residual, axis=0) / np.linalg.norm(image, axis=0)
+    return np.linalg.norm(residual, axis=0) / np.linalg.norm(s_states, axis=0)

@@ -15,6 +15,8 @@ class SuperLuFactors:
     nothing, else 0.
     """
 
+    accuracy = 1e-9
+
     def __init__(self, matrix: sparse.csc_array) -> None:
         """Factorise. matrix: (M, M) CSC, float64 or complex128.
 

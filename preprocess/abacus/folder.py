@@ -160,7 +160,7 @@ def locate(path: Path) -> RunFolder:
         ReadError: it is neither, or there are several outputs to choose from.
     """
     if is_output(path):
-        return RunFolder(path.parent, path)
+        return RunFolder(path.absolute().parent, path)  # the parent of "." is none
     found = outputs(path)
     if not found:
         raise ReadError(path, "is no ABACUS run: neither it nor a folder OUT.* in it holds a running_*.log")

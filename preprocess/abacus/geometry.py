@@ -11,6 +11,7 @@ import numpy as np
 
 from deeph_tracegrad.errors import ReadError
 from deeph_tracegrad.preprocess.abacus.text import numbers
+from deeph_tracegrad.structures.checks import LONGEST_VECTOR, THINNEST_CELL, heights
 
 LARGEST_DEVIATION = 2e-5  # relative: logs and headers print six digits
 
@@ -66,13 +67,13 @@ class Geometry:
 
 
 def spanning(path: Path, lattice: np.ndarray) -> np.ndarray:
-    """The lattice itself, (3, 3).
+    """The lattice itself, (3, 3) Å.
 
     Raises:
-        ReadError: its vectors do not span a cell.
+        ReadError: its vectors do not span a cell, or not one of possible size.
     """
-    if not abs(np.linalg.det(lattice)) > 1e-6 * np.linalg.norm(lattice, axis=1).prod():
-        raise ReadError(path, f"the lattice vectors {lattice.tolist()} do not span a cell")
+    if not (np.abs(lattice) < LONGEST_VECTOR).all() or heights(lattice).min() < THINNEST_CELL:
+        raise ReadError(path, f"the lattice vectors {lattice.tolist()} Å do not span a cell")
     return lattice
 
 

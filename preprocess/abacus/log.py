@@ -185,7 +185,7 @@ class _Cell:
     def lattice(self, table: str) -> np.ndarray | None:
         """(3, 3) Å."""
         rows = [numbers(self.path, line.split(), 3, "a lattice vector") for line in table.splitlines()]
-        return None if self.constant is None else self.constant * spanning(self.path, np.array(rows))
+        return None if self.constant is None else spanning(self.path, self.constant * np.array(rows))
 
     def geometry(self, lattice: np.ndarray | None, kind: str, table: str) -> Geometry | None:
         """kind: DIRECT or CARTESIAN."""

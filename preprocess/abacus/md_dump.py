@@ -45,10 +45,10 @@ def read_md_dump(path: Path, step: int) -> Geometry | None:
     constant, vectors, atoms = CONSTANT.search(text), VECTORS.search(text), ATOMS.search(text)
     if constant is None or vectors is None or atoms is None or (constant.group(2) is None) != (atoms.group(1) is None):
         raise ReadError(path, f"step {step} lacks its lattice or its positions; the file is cut short or damaged")
-    scale = numbers(path, constant.groups(), 1, "LATTICE_CONSTANT")[0]
+    scale = numbers(path, [constant.group(1)], 1, "LATTICE_CONSTANT")[0]
     scale *= 1.0 if constant.group(2) else ABACUS_BOHR_ANGSTROM
     rows = [numbers(path, line.split(), 3, "a line of LATTICE_VECTORS") for line in vectors.group(1).splitlines()]
-    lattice = scale * spanning(path, np.array(rows))
+    lattice = spanning(path, scale * np.array(rows))
     words = [line.split() for line in atoms.group(2).splitlines()]
     positions = np.array([numbers(path, own[2:], 3, "an atom's position") for own in words])
     positions *= POSITION_SCALE if atoms.group(1) else scale

@@ -26,7 +26,7 @@ def show(survey: Survey, *, as_json: bool) -> None:
     if not world().is_main:
         return
     if as_json:
-        sys.stdout.write(json.dumps(content(survey), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        sys.stdout.write(json.dumps(content(survey), indent=1, allow_nan=False) + "\n")
         return
     out.print(table(survey))
     for line in verdict(survey):

@@ -14,6 +14,7 @@ from deeph_tracegrad.structures.checks import heights
 # Real ones: orbitals normalised to 1e-6, electrons to 1e-5.
 MAX_NORM_ERROR = 1e-3
 MAX_ELECTRON_ERROR = 1e-3  # of the electrons
+MAX_LEVEL_RYDBERG = 20.0
 MIN_VOLUME_BOHR3 = 1.0
 REACH_TOLERANCE = 1e-3  # bohr
 
@@ -81,3 +82,14 @@ def check_electrons(source: NetcdfFile, overlap: BlockMatrix, density: tuple[Blo
             source.path,
             f"the density matrix holds {held:.6g} electrons, tr(D S), where the run has {source.electrons:.6g}",
         )
+
+
+def check_fermi_levels(source: NetcdfFile) -> None:
+    """They are energies of valence electrons.
+
+    Raises:
+        ReadError: one is not.
+    """
+    largest = abs(source.fermi_levels).max()
+    if not largest <= MAX_LEVEL_RYDBERG:
+        raise ReadError(source.path, f"the Fermi level is {largest:.3g} Ry; the file is damaged")

@@ -154,8 +154,8 @@ def _species(path: Path, file: h5py.File, name: str) -> Species:
     if not ((reaches > 0).all() and (projectors >= 0).all()):
         raise ReadError(path, f"the orbitals and projectors of {name} should end somewhere")
     return Species(
-        _attribute(path, group, "Label", "SO").strip(),
-        _attribute(path, group, "Element", "SO").strip(),
+        _attribute(path, group, "Label", "SUO").strip(),
+        _attribute(path, group, "Element", "SUO").strip(),
         int(_attribute(path, group, "Atomic_number", "iu")),
         float(_attribute(path, group, "Valence_charge", "f")),
         tuple(degrees.tolist()),
@@ -167,9 +167,9 @@ def _species(path: Path, file: h5py.File, name: str) -> Species:
 def _attribute(path: Path, group: h5py.Group, name: str, kinds: str) -> Any:
     """A number, or a text; kinds: NumPy's letters of the allowed types."""
     value = np.asarray(group.attrs[name])
-    if value.size != 1 or value.dtype.kind not in kinds:
+    single = value.reshape(-1)[0] if value.size == 1 else None
+    if value.dtype.kind not in kinds or not isinstance(single, str | bytes | np.number):
         raise ReadError(path, f"the attribute {name} of {group.name} is {value.tolist()!r}")
-    single = value.reshape(-1)[0]
     return single.decode("ascii", errors="replace") if isinstance(single, bytes) else single
 
 

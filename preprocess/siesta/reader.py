@@ -14,7 +14,12 @@ from deeph_tracegrad.blocks import BlockMatrix
 from deeph_tracegrad.errors import MismatchError, ReadError
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.orbitals import Basis, ElementBasis, OrbitalConvention, OrbitalOrder, SpinMode
-from deeph_tracegrad.preprocess.siesta.checks import check_electrons, check_geometry, check_overlap
+from deeph_tracegrad.preprocess.siesta.checks import (
+    check_electrons,
+    check_fermi_levels,
+    check_geometry,
+    check_overlap,
+)
 from deeph_tracegrad.preprocess.siesta.netcdf_file import NetcdfFile, Species, find_netcdf, read_netcdf
 from deeph_tracegrad.units import SIESTA_BOHR_ANGSTROM, SIESTA_RYDBERG_EV
 
@@ -69,6 +74,7 @@ def _material(source: NetcdfFile) -> Material:
             violations[name] = max(violation for _, violation in converted) * unit
             found[name] = tuple(matrix.with_entries(matrix.entries * unit) for matrix, _ in converted)
     check_electrons(source, overlap, found.get("density", ()))
+    check_fermi_levels(source)
     structure = Structure(
         Lattice(source.cell * SIESTA_BOHR_ANGSTROM),
         elements,
@@ -95,6 +101,8 @@ def _element(path: Path, species: Species) -> str:
     number, symbol = species.atomic_number, species.symbol
     if not Element.is_valid_symbol(symbol) or number != Element(symbol).Z:
         raise ReadError(path, f"the species {species.label} has the symbol {symbol!r} and the atomic number {number}")
+    if not 0 <= species.electrons <= number:
+        raise ReadError(path, f"an atom of {species.label} has {species.electrons:g} valence electrons of {number}")
     return symbol
 
 

@@ -33,6 +33,7 @@ def check_json(check):
     def run(*arguments):
         code, output, errors = check(*arguments, "--json")
         assert not errors
+        assert output.isascii()  # in whatever encoding it is written
         report = json.loads(output)
         return code, report, {one["run"]: {defect["kind"] for defect in one["defects"]} for one in report["runs"]}
 

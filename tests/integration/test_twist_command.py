@@ -1,5 +1,8 @@
 """`deeph-tracegrad twist`, through the command line."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,13 @@ def test_graphene(command, tmp_path, capsys):
     assert structure.lattice.c == pytest.approx(23.35)
 
 
+def test_a_terminal_that_lacks_letters(tmp_path):
+    command = [Path(sys.executable).with_name("deeph-tracegrad"), "twist", "1", "2", "--out", "POSCAR"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert r"twisted by 21.7868\xb0, a = b = 6.5085 \xc5" in done.stdout
+
+
 def test_another_monolayer(command, tmp_path, unpacked, capsys):
     layer = unpacked("abacus/mos2") / "deeph_dock" / "POSCAR"
     out = tmp_path / "mos2.vasp"
@@ -30,6 +40,7 @@ def test_another_monolayer(command, tmp_path, unpacked, capsys):
     [
         (["0", "0"], "is no twist"),
         (["5000", "5001"], "more than 1000000"),
+        ([200 * "9", "1"], "100000"),
         (["1", "2", "--monolayer", "{run}"], "monolayer with a hexagonal lattice is needed"),
         (["1", "2", "--monolayer", "nowhere.cif"], "nowhere.cif: the file is missing"),
         (["1", "2", "--distance", "0"], "--distance"),

@@ -1,6 +1,5 @@
 """Binary matrices of `out_hsr 2` and of earlier versions: the same numbers as the text that ABACUS wrote."""
 
-import shutil
 import struct
 
 import numpy as np
@@ -72,9 +71,8 @@ def test_a_step_that_was_cut_short_costs_no_other(unpacked, tmp_path):
         ("si2", ("data-HR-sparse_SPIN0.csr", "data-SR-sparse_SPIN0.csr")),
     ],
 )
-def test_a_run_with_binary_matrices(unpacked, tmp_path, case, names):
-    run = tmp_path / case
-    shutil.copytree(unpacked(f"abacus/{case}"), run)
+def test_a_run_with_binary_matrices(unpacked, copy_of, case, names):
+    run = copy_of(f"abacus/{case}")
     output = run / "OUT.ABACUS"
     for old, new in zip(sorted(output.glob("data-*.csr")), names, strict=True):
         content = binary(dense(old))
@@ -92,9 +90,8 @@ def test_a_run_with_binary_matrices(unpacked, tmp_path, case, names):
         read_abacus(run)
 
 
-def test_matrices_as_archives_are_refused_with_advice(unpacked, tmp_path):
-    run = tmp_path / "si2"
-    shutil.copytree(unpacked("abacus/si2"), run)
+def test_matrices_as_archives_are_refused_with_advice(copy_of):
+    run = copy_of("abacus/si2")
     for path in (run / "OUT.ABACUS").glob("data-*.csr"):
         path.unlink()
     (run / "OUT.ABACUS" / "sr_nao.npz").write_bytes(b"PK")

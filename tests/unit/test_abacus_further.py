@@ -1,6 +1,5 @@
 """Density and position matrices of ABACUS: real H and S, and what follows from them, in the layouts of its files."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -23,16 +22,6 @@ CONSTANT, BOHR = 1.8897259886, 0.529177
 LEVEL = {"si2": 0.507, "fe_nspin2": 1.7503}  # Ry; silicon's is in its gap
 RYDBERG = 13.605698
 MESH = np.stack(np.meshgrid(*[np.arange(3) / 3] * 3), axis=-1).reshape(-1, 3)
-
-
-@pytest.fixture
-def copy_of(unpacked, tmp_path):
-    def copy(case):
-        run = tmp_path / case
-        shutil.copytree(unpacked(f"abacus/{case}"), run)
-        return run
-
-    return copy
 
 
 def at_k(matrix: Matrix, k: np.ndarray) -> np.ndarray:
@@ -65,7 +54,7 @@ def trace(density: BlockMatrix, other: BlockMatrix) -> float:
 @pytest.mark.parametrize("layout", ["older", "newer", "IONIC_STEP"])
 @pytest.mark.parametrize("case", ["si2", "fe_nspin2"])
 def test_a_density_matrix_gives_back_electrons_and_energy(copy_of, case, layout):
-    run = copy_of(case)
+    run = copy_of(f"abacus/{case}")
     output = run / "OUT.ABACUS"
     spins = 1 if case == "fe_nspin2" else 2
     overlap = dense(output / "data-SR-sparse_SPIN0.csr")
@@ -108,7 +97,7 @@ def _electrons(run: Path, overlap: Matrix, level: float, spins: int) -> float:
 
 
 def test_silicon_holds_its_eight_electrons_and_each_entry_stands_in_its_place(copy_of):
-    run = copy_of("si2")
+    run = copy_of("abacus/si2")
     output = run / "OUT.ABACUS"
     hamiltonian, overlap = (dense(output / f"data-{kind}R-sparse_SPIN0.csr") for kind in "HS")
     density, _ = filled(hamiltonian, overlap, LEVEL["si2"], 2)
@@ -130,7 +119,7 @@ def test_silicon_holds_its_eight_electrons_and_each_entry_stands_in_its_place(co
 
 
 def test_symmetry_is_remarked(copy_of):
-    run = copy_of("si2")
+    run = copy_of("abacus/si2")
     output = run / "OUT.ABACUS"
     hamiltonian, overlap = (dense(output / f"data-{kind}R-sparse_SPIN0.csr") for kind in "HS")
     (output / "data-DMR-sparse_SPIN0.csr").write_text(
@@ -144,7 +133,7 @@ def test_symmetry_is_remarked(copy_of):
 
 
 def test_a_density_that_does_not_belong_to_the_run_is_refused(copy_of):
-    run = copy_of("si2")
+    run = copy_of("abacus/si2")
     output = run / "OUT.ABACUS"
     hamiltonian, overlap = (dense(output / f"data-{kind}R-sparse_SPIN0.csr") for kind in "HS")
     density, _ = filled(hamiltonian, overlap, LEVEL["si2"], 2)
@@ -171,7 +160,7 @@ def test_a_density_that_does_not_belong_to_the_run_is_refused(copy_of):
 
 
 def test_a_density_of_one_spin_alone_is_refused(copy_of):
-    run = copy_of("fe_nspin2")
+    run = copy_of("abacus/fe_nspin2")
     output = run / "OUT.ABACUS"
     (output / "data-DMR-sparse_SPIN0.csr").write_text(older_text("DM", dense(output / "data-SR-sparse_SPIN0.csr")))
     with pytest.raises(ReadError, match=r"does not go with its DM\(R\) files: data-DMR-sparse_SPIN0\.csr"):
@@ -179,7 +168,7 @@ def test_a_density_of_one_spin_alone_is_refused(copy_of):
 
 
 def test_the_density_of_spinors_is_refused_with_the_reason(copy_of):
-    run = copy_of("bi_soc")
+    run = copy_of("abacus/bi_soc")
     output = run / "OUT.ABACUS"
     real = {cell: array.real for cell, array in dense(output / "data-SR-sparse_SPIN0.csr").items()}
     (output / "dmrs1_nao.csr").write_text(older_text("DM", real))
@@ -223,7 +212,7 @@ SILICON_SIGN = [1, 1, -1, 1, -1, -1, 1, -1, 1, -1, 1, -1, 1]
 @pytest.mark.parametrize("form", ["text", "binary", "newer"])
 @pytest.mark.parametrize("case", ["si2", "bi_soc"])
 def test_a_position_matrix(copy_of, case, form):
-    run = copy_of(case)
+    run = copy_of(f"abacus/{case}")
     output = run / "OUT.ABACUS"
     overlap = dense(output / "data-SR-sparse_SPIN0.csr")
     whole, _ = position_of(case, overlap, 1)
@@ -264,7 +253,7 @@ def _sign(shells) -> list[int]:
 
 
 def test_a_position_matrix_that_does_not_fit_is_refused(copy_of):
-    run = copy_of("si2")
+    run = copy_of("abacus/si2")
     output = run / "OUT.ABACUS"
     overlap = dense(output / "data-SR-sparse_SPIN0.csr")
     whole, centred = position_of("si2", overlap, 2)
@@ -286,7 +275,7 @@ def test_a_position_matrix_that_does_not_fit_is_refused(copy_of):
 @pytest.mark.parametrize("kind", ["density", "position"])
 @pytest.mark.parametrize("damage", [cut, flipped])
 def test_damaged_files_are_refused_or_still_make_sense(copy_of, kind, damage):
-    run = copy_of("si2")
+    run = copy_of("abacus/si2")
     output = run / "OUT.ABACUS"
     cells = [(0, 0, 0), (-1, 0, 0), (1, 0, 0), (-1, 1, 0), (1, -1, 0)]
     matrices = {}

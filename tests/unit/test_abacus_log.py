@@ -140,6 +140,7 @@ def test_a_number_at_the_end_of_a_cut_log_is_not_trusted(write):
             "announces 3 atoms and lists 2",
         ),
         ("+2.75396                  +0\n", "+2.75396\n", "a lattice vector"),
+        ("lattice constant (Bohr) = 1.88973", "lattice constant (Bohr) = 0.0", "do not span a cell"),
     ],
 )
 def test_mistakes_are_told(write, old, new, reason):

@@ -1,5 +1,6 @@
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,18 +14,6 @@ from deeph_tracegrad.preprocess.abacus.reader import read_abacus
 from deeph_tracegrad.units import ABACUS_BOHR_ANGSTROM
 
 H_NAME, S_NAME = "data-HR-sparse_SPIN0.csr", "data-SR-sparse_SPIN0.csr"
-
-
-@pytest.fixture
-def copy_of(unpacked, tmp_path):
-    """A copy of a run that may be changed."""
-
-    def copy(case):
-        run = tmp_path / case
-        shutil.copytree(unpacked(f"abacus/{case}"), run)
-        return run
-
-    return copy
 
 
 def edit(path, old, new, count=-1):
@@ -77,18 +66,20 @@ def test_all_that_a_run_tells(unpacked):
 @pytest.mark.parametrize(("case", "cell"), [("si2", SI2_CELL), ("fe_nspin2", FE_CELL), ("bi_soc", BI_CELL)])
 @pytest.mark.parametrize("overlap_name", ["srs1_nao.csr", "sr_nao.csr", "srs1g1_nao.csr"])
 def test_the_files_of_newer_versions(copy_of, unpacked, case, cell, overlap_name):
-    run = copy_of(case)
+    run = copy_of(f"abacus/{case}")
     to_newer(run, cell, overlap_name)
     assert_same(read_abacus(run), read_abacus(unpacked(f"abacus/{case}")))
 
 
-def test_the_output_folder_may_be_named_instead(unpacked):
+def test_the_output_folder_may_be_named_instead(unpacked, monkeypatch):
     run = unpacked("abacus/si2")
     assert_same(read_abacus(run / "OUT.ABACUS"), read_abacus(run))
+    monkeypatch.chdir(run / "OUT.ABACUS")
+    assert_same(read_abacus(Path()), read_abacus(run))
 
 
 def test_get_s_of_early_versions_wrote_beside_the_input(copy_of, unpacked):
-    run = copy_of("mos2_get_S")
+    run = copy_of("abacus/mos2_get_S")
     (run / "OUT.ABACUS" / "SR.csr").rename(run / "SR.csr")
     edit(run / "SR.csr", "STEP: 0\n", "")
     assert_same(read_abacus(run), read_abacus(unpacked("abacus/mos2_get_S")))
@@ -102,7 +93,7 @@ def test_without_orb_files_the_shells_come_from_the_log(unpacked):
 
 
 def test_without_stru_the_structure_comes_from_the_header(copy_of, unpacked):
-    run = copy_of("si2")
+    run = copy_of("abacus/si2")
     to_newer(run, SI2_CELL)
     (run / "STRU").unlink()
     material = read_abacus(run)
@@ -113,7 +104,7 @@ def test_without_stru_the_structure_comes_from_the_header(copy_of, unpacked):
 
 
 def test_without_stru_and_header_the_structure_comes_from_the_log(copy_of, unpacked):
-    run = copy_of("si2")
+    run = copy_of("abacus/si2")
     (run / "STRU").unlink()
     material = read_abacus(run)
     np.testing.assert_allclose(
@@ -124,13 +115,13 @@ def test_without_stru_and_header_the_structure_comes_from_the_log(copy_of, unpac
 
 @pytest.mark.parametrize("position", ["0.250000000000 0.250000000000 0.250000000000", "-0.75 1.25 5.25"])
 def test_atoms_stand_where_abacus_moved_them(copy_of, unpacked, position):
-    run = copy_of("si2")
+    run = copy_of("abacus/si2")
     edit(run / "STRU", "0.250000000000 0.250000000000 0.250000000000", position)
     assert_same(read_abacus(run), read_abacus(unpacked("abacus/si2")), shift=1e-12)
 
 
 def test_cartesian_positions(copy_of, unpacked):
-    run = copy_of("si2")
+    run = copy_of("abacus/si2")
     edit(run / "STRU", "Direct", "Cartesian_angstrom")
     edit(run / "STRU", "0.250000000000 0.250000000000 0.250000000000", "1.3575 1.3575 1.3575")
     found, expected = read_abacus(run), read_abacus(unpacked("abacus/si2"))
@@ -138,7 +129,7 @@ def test_cartesian_positions(copy_of, unpacked):
 
 
 def test_labels_of_one_element_share_its_basis(copy_of, unpacked):
-    run = copy_of("mos2")
+    run = copy_of("abacus/mos2")
     log = run / "OUT.ABACUS" / "running_scf.log"
     second = re.search(r" READING ATOM TYPE 2.*?for this type = 2\n", log.read_text(), re.DOTALL).group()
     one = second.replace("type = 2", "type = 1")
@@ -165,14 +156,14 @@ def test_labels_of_one_element_share_its_basis(copy_of, unpacked):
 
 
 def test_electrons_set_in_the_input(copy_of):
-    run = copy_of("si2")
+    run = copy_of("abacus/si2")
     with (run / "INPUT").open("a") as file:
         file.write("nelec 7.5\nnelec_delta -1\n")
     assert read_abacus(run).electrons == 6.5
 
 
 def test_an_unconverged_run_is_marked(copy_of):
-    run = copy_of("si2")
+    run = copy_of("abacus/si2")
     edit(
         run / "OUT.ABACUS" / "running_scf.log",
         "charge density convergence is achieved",
@@ -182,7 +173,7 @@ def test_an_unconverged_run_is_marked(copy_of):
 
 
 def test_several_steps_are_remarked(copy_of, unpacked):
-    run = copy_of("si2")
+    run = copy_of("abacus/si2")
     path = run / "OUT.ABACUS" / H_NAME
     path.write_text(path.read_text().replace("e-01", "e-02") + path.read_text())
     material = read_abacus(run)
@@ -202,14 +193,14 @@ def append_block(path, matrix: str, cell: str, column: int):
 
 
 def test_h_that_ends_before_s_is_refused(copy_of):
-    run = copy_of("si2")
+    run = copy_of("abacus/si2")
     append_block(run / "OUT.ABACUS" / S_NAME, "S", "9 0 0", 3)
     with pytest.raises(ReadError, match=r"has no entries for R = \[9, 0, 0\]"):
         read_abacus(run)
 
 
 def test_h_beyond_s_is_kept(copy_of):
-    run = copy_of("si2")
+    run = copy_of("abacus/si2")
     append_block(run / "OUT.ABACUS" / H_NAME, "H", "9 0 0", 3)
     material = read_abacus(run)
     assert [9, 0, 0, 0, 0] in material.hamiltonian[0].pairs.tolist()
@@ -235,14 +226,14 @@ def test_h_beyond_s_is_kept(copy_of):
     ],
 )
 def test_what_does_not_fit_is_refused(copy_of, case, file, change, reason):
-    run = copy_of(case)
+    run = copy_of(f"abacus/{case}")
     edit(run / "OUT.ABACUS" / file, *change, 1)
     with pytest.raises(ReadError, match=re.escape(reason)):
         read_abacus(run)
 
 
 def test_missing_files_are_told(copy_of, tmp_path):
-    run = copy_of("si2")
+    run = copy_of("abacus/si2")
     (run / "OUT.ABACUS" / S_NAME).unlink()
     with pytest.raises(ReadError, match="out_mat_hs2 1"):
         read_abacus(run)
@@ -254,14 +245,14 @@ def test_missing_files_are_told(copy_of, tmp_path):
 
 
 def test_two_generations_of_files_are_refused(copy_of):
-    run = copy_of("si2")
+    run = copy_of("abacus/si2")
     shutil.copy(run / "OUT.ABACUS" / H_NAME, run / "OUT.ABACUS" / "hrs1_nao.csr")
     with pytest.raises(ReadError, match="remove the outdated one"):
         read_abacus(run)
 
 
 def test_several_outputs_are_refused(copy_of):
-    run = copy_of("si2")
+    run = copy_of("abacus/si2")
     shutil.copytree(run / "OUT.ABACUS", run / "OUT.other")
     with pytest.raises(ReadError, match=r"OUT.ABACUS, OUT.other; name one of them"):
         read_abacus(run)
@@ -284,7 +275,7 @@ def test_bands_of_the_code(unpacked):
     ],
 )
 def test_damaged_bands_are_told(copy_of, file, old, new, reason):
-    run = copy_of("si2")
+    run = copy_of("abacus/si2")
     edit(run / "OUT.ABACUS" / file, old, new)
     with pytest.raises(ReadError, match=reason):
         read_abacus_bands(run)

@@ -244,6 +244,10 @@ def test_early_dumps_count_in_the_lattice_constant(dynamics):
     path.write_text(text.replace("POSITIONS", "POSITION (Angstrom)"))
     with pytest.raises(ReadError, match="damaged"):
         read_md_dump(path, 5)
+    for constant, message in [("none", "LATTICE_CONSTANT should be"), ("0.0", "do not span"), ("1e300", "do not span")]:
+        path.write_text(f"{text.replace('1.889726125458', constant)}\n")
+        with pytest.raises(ReadError, match=message):
+            read_md_dump(path, 5)
 
 
 def cell_relaxation(unpacked, tmp_path) -> tuple[Run3, np.ndarray]:

@@ -178,6 +178,8 @@ def test_two_kinds_of_one_element(graphene):
     material = read_siesta(two_kinds(graphene))
     assert [site.label for site in material.structure] == ["C", "C_dn"]
     assert list(material.basis) == ["C"]
+    edit(graphene, lambda file: file["BASIS/C_dn"].attrs.update({"Label": "C_down", "Element": "C"}))  # of any length
+    assert read_siesta(graphene).structure[1].label == "C_down"
     edit(graphene, lambda file: file["BASIS/C_dn/cutoff"].write_direct(np.array([4.0, 4.8, 4.8])))
     with pytest.raises(ReadError, match="different orbitals under different labels"):
         read_siesta(graphene)
@@ -225,6 +227,7 @@ REFUSED = {
     "not normalised": ({"SPARSE__S": lambda s: 2 * s}, "diagonal elements other than 1"),
     "other density": ({"SPARSE__DM": lambda d: 2 * d}, "holds 16 electrons"),
     "no electrons": ({"Qtot": lambda _: np.zeros(1)}, "0 electrons"),
+    "impossible Fermi level": ({"Ef": lambda _: np.array([1e308])}, "Fermi level is 1e\\+308 Ry"),
     "three Fermi levels": ({"Ef": lambda _: np.zeros(3)}, "3 Fermi levels"),
     "no Fermi level": ({"Ef": lambda _: None}, "lacks something"),
 }
@@ -240,16 +243,22 @@ def test_files_that_cannot_be_used_are_refused(graphene, case):
 
 
 @pytest.mark.parametrize(
-    ("number", "message"),
+    ("name", "value", "message"),
     [
-        (-6, "ghost atoms"),
-        (206, "the symbol 'C' and the atomic number 206"),
-        (7, "the symbol 'C' and the atomic number 7"),
-        ("six", "Atomic_number of /BASIS/C is 'six'"),
+        ("Atomic_number", -6, "ghost atoms"),
+        ("Atomic_number", 206, "the symbol 'C' and the atomic number 206"),
+        ("Atomic_number", 7, "the symbol 'C' and the atomic number 7"),
+        ("Atomic_number", "six", "Atomic_number of /BASIS/C is 'six'"),
+        ("Atomic_number", h5py.Empty("i8"), "Atomic_number of /BASIS/C is"),
+        ("Element", "Cc", "the symbol 'Cc' and the atomic number 6"),
+        ("Element", h5py.Empty("f8"), "Element of /BASIS/C is"),
+        ("Label", np.zeros(2), r"Label of /BASIS/C is \[0.0, 0.0\]"),
+        ("Valence_charge", np.nan, "nan valence electrons of 6"),
+        ("Valence_charge", 7.0, "7 valence electrons of 6"),
     ],
 )
-def test_atoms_without_an_element_are_refused(graphene, number, message):
-    edit(graphene, lambda file: file["BASIS/C"].attrs.create("Atomic_number", number))
+def test_species_that_cannot_be_are_refused(graphene, name, value, message):
+    edit(graphene, lambda file: file["BASIS/C"].attrs.create(name, value))
     with pytest.raises(ReadError, match=message):
         read_siesta(graphene)
 
