@@ -36,6 +36,16 @@ BASIS_HELP = "Basis of an element: C=C6.0-s2p2d1, or the name of an .orb file. R
 
 RunFolder = Annotated[Path, typer.Argument(help="A run or a DeepH folder, labelled or predicted.")]
 WindowOption = Annotated[tuple[float, float], typer.Option(help="Energies LO HI around the Fermi level, in eV.")]
+BandWindowOption = Annotated[
+    tuple[float, float] | None,
+    typer.Option(
+        help="Energies LO HI around the Fermi level, in eV; by default all bands of a small cell, and in a large one "
+        "what holds 40 states."
+    ),
+]
+NumBandsOption = Annotated[
+    int | None, typer.Option("--num-bands", min=1, help="Only this many bands, nearest to the Fermi level.")
+]
 FermiOption = Annotated[
     float | None, typer.Option("--fermi", help="Fermi level in eV; by default from the electron count.")
 ]
@@ -287,16 +297,8 @@ def bands(
             "openmx.dat with a Band.kpath, or one 'label x y z' a line."
         ),
     ] = "auto",
-    window: Annotated[
-        tuple[float, float] | None,
-        typer.Option(
-            help="Energies LO HI around the Fermi level, in eV; by default all bands of a small cell, and in a large "
-            "one what holds 40 states."
-        ),
-    ] = None,
-    num_bands: Annotated[
-        int | None, typer.Option("--num-bands", min=1, help="Only this many bands, nearest to the Fermi level.")
-    ] = None,
+    window: BandWindowOption = None,
+    num_bands: NumBandsOption = None,
     compare: Annotated[
         Path | None,
         typer.Option(help="Reference to draw and measure against: a folder, an openmx.Band or an ABACUS BANDS_1.dat."),
@@ -396,7 +398,8 @@ def unfold(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Prefix of the files to write: PREFIX.h5, PREFIX.png.")],
     kpath: Annotated[str, typer.Option(help="Path in the zone of the primitive cell, as for bands.")] = "auto",
-    window: WindowOption = (-6, 6),
+    window: BandWindowOption = None,
+    num_bands: NumBandsOption = None,
     density: Annotated[
         float, typer.Option(min=1.0, max=1e5, help="k-points for each 1/Å of path (without 2π).")
     ] = 100.0,
@@ -409,14 +412,14 @@ def unfold(
     picture_formats: FormatOption = "png",
 ) -> None:
     """Bands of a supercell unfolded to the zone of a primitive cell, as HDF5 and picture."""
+    from deeph_tracegrad.inference.bands import BandOptions
     from deeph_tracegrad.inference.figure import parse_formats
     from deeph_tracegrad.inference.spectra.unfold_run import PrimitiveCell, UnfoldOptions, run_unfold
     from deeph_tracegrad.preprocess.runs import read_material
     from deeph_tracegrad.structures.reader import read_structure
 
-    options = UnfoldOptions(
-        kpath=kpath, window=window, density=density, broadening=broadening, tolerance=tolerance, fermi_level=fermi
-    )
+    wanted = BandOptions(kpath=kpath, window=window, num_bands=num_bands, density=density, fermi_level=fermi)
+    options = UnfoldOptions(wanted, broadening, tolerance)
     if primitive.is_dir():
         material = read_material(primitive)
         cell = PrimitiveCell(material.structure, material)

@@ -1,18 +1,19 @@
 """The Fermi level of a cell too large for all its states: by counting those below an energy, and bisection.
 
 One factorisation of H - E S counts the states below E. Where the count is the electrons' at some E, that is in a gap;
-else the level is bracketed until the states around it are few enough to be solved for.
+else the level is bracketed, first at Γ, until the states around it are few enough to be solved for.
 
 Shape letters: K k-points, n states.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
 from scipy.optimize import brentq
 
+from deeph_tracegrad.blocks import on_site
 from deeph_tracegrad.errors import SolverError
 from deeph_tracegrad.inference.bloch import BlochOperators
 from deeph_tracegrad.inference.gap import ZERO_GAP
@@ -22,12 +23,11 @@ from deeph_tracegrad.inference.solvers import Selection, ShiftInvertSolver, Spec
 from deeph_tracegrad.material import Material
 
 WHOLE = 1e-6  # electrons, by which a count of filled bands may be off
-FIRST_STEP = 1.0  # eV
-MOST_STEPS = 8  # doubled each time
+FIRST_STEP, LARGEST_STEP = 1.0, 128.0  # eV; doubled each time
 BRACKET = 0.1  # eV
 MARGIN = 0.5  # eV of states on either side: twenty kT at 300 K
 EDGE_STATES = 8
-MOST_EDGE_STATES = 128
+MOST_STEPS = 8  # to the edge of a gap; the distance doubles each time at least
 
 Occupation = Callable[[np.ndarray], np.ndarray]
 
@@ -76,55 +76,68 @@ class CountedStates:
         Raises:
             SolverError: the states cannot hold so many electrons, or a count fails.
         """
-        low, high = self._bracket(guess)
+        step = FIRST_STEP
+        if len(self.k_points) > 1:  # Γ alone tells nearly as much, and its matrices are real
+            low, high, _ = replace(self, k_points=self.k_points[:1], weights=np.ones(1)).bracket(guess, step)
+            guess, step = (low + high) / 2, BRACKET
+        low, high, in_gap = self.bracket(guess, step)
+        return self._gap_around(low) if in_gap else self._among_states(low, high, occupation)
+
+    def bracket(self, guess: float, step: float) -> tuple[float, float, bool]:
+        """Energies at most `BRACKET` apart with the level between them, and whether they are in a gap."""
+        low, high, energy = -np.inf, np.inf, guess
         while high - low > BRACKET:
-            middle = (low + high) / 2
-            counts = self.counts(middle)
-            if self._fills_bands(counts):
-                return self._wide_gap(middle)
+            counts = self.counts(energy)
             excess = self.excess(counts)
-            if abs(excess) < WHOLE:  # bands overlap, and as much of some is full as is empty of others
-                low = high = middle
+            if abs(excess) < WHOLE:  # a gap; or bands overlap, and as much of some is full as is empty of others
+                return energy, energy, self._fills_bands(counts)
+            low, high = (low, energy) if excess > 0 else (energy, high)
+            if np.isfinite(high - low):
+                energy = (low + high) / 2
+            elif step <= LARGEST_STEP:
+                energy, step = (low + step if np.isfinite(low) else high - step), 2 * step
             else:
-                low, high = (low, middle) if excess > 0 else (middle, high)
-        return self._among_states(low, high, occupation)
+                raise SolverError(
+                    f"{self.electrons:g} electrons do not fit into the bands between {min(guess, energy):.1f} and "
+                    f"{max(guess, energy):.1f} eV; check the electron count and the basis"
+                )
+        return low, high, False
 
     def _fills_bands(self, counts: np.ndarray) -> bool:
         """Whether these states (K, s) are those of the electrons, and the same bands at all k."""
         return abs(self.excess(counts)) < WHOLE and bool((counts == counts[0]).all())
-
-    def _bracket(self, guess: float) -> tuple[float, float]:
-        excess, step = self.excess(self.counts(guess)), FIRST_STEP
-        before = guess
-        for _ in range(MOST_STEPS):
-            energy = before - step if excess > 0 else before + step
-            if (self.excess(self.counts(energy)) > 0) != (excess > 0):
-                return min(before, energy), max(before, energy)
-            before, step = energy, 2 * step
-        raise SolverError(
-            f"{self.electrons:g} electrons do not fit into the bands between {min(guess, before):.1f} and "
-            f"{max(guess, before):.1f} eV; check the electron count and the basis"
-        )
 
     def _spectra(self, selection: Selection) -> list[list[Spectrum]]:
         solver = ShiftInvertSolver(selection, self.direct)
         points = KeptPoints(self.kept, "k-point of the mesh", {**self.origin, "states": repr(selection)})
         return points.spectra(self.operators, solver, self.k_points, "Fermi level")
 
-    def _wide_gap(self, inside: float) -> tuple[float, tuple[float, float]]:
-        """Middle and edges of the gap around an energy."""
-        number = EDGE_STATES
-        while True:
-            spectra = self._spectra(Selection(num_bands=number, centre=inside))
-            energies = np.concatenate([spectrum.energies for channels in spectra for spectrum in channels])
-            # Each k-point lacks only states farther away than those it gave: none can be nearer than the edges found.
-            top = energies[energies < inside].max(initial=-np.inf)
-            bottom = energies[energies > inside].min(initial=np.inf)
-            if np.isfinite(bottom - top) or number >= MOST_EDGE_STATES:
-                break
-            number *= 4
-        level = (top + bottom) / 2 if np.isfinite(bottom - top) else inside
-        return float(level), (float(top), float(bottom))
+    def _gap_around(self, inside: float) -> tuple[float, tuple[float, float]]:
+        """Middle and edges of the gap around an energy; an edge that is far away is infinite."""
+        nearest = self._nearest_states(inside)
+        top, bottom = self._edge(inside, nearest, -1), self._edge(inside, nearest, 1)
+        return ((top + bottom) / 2 if np.isfinite(bottom - top) else inside), (top, bottom)
+
+    def _edge(self, inside: float, nearest: list[np.ndarray], side: int) -> float:
+        """The nearest state above (side 1) or below (side -1) an energy in a gap.
+
+        nearest: at each k of each spin the states around that energy. Up to the farthest of those that go least far all
+        are known; where none of them is on this side, the search goes on from there.
+        """
+        centre = inside
+        for _ in range(MOST_STEPS):
+            reach = min(float(np.abs(energies - centre).max()) for energies in nearest)
+            distance = side * (np.concatenate(nearest) - inside)
+            edge = inside + side * distance[distance > 0].min(initial=np.inf)
+            if side * (edge - centre) <= reach:
+                return float(edge)
+            centre += side * reach
+            nearest = self._nearest_states(centre)
+        return side * np.inf
+
+    def _nearest_states(self, centre: float) -> list[np.ndarray]:
+        spectra = self._spectra(Selection(num_bands=EDGE_STATES, centre=centre))
+        return [spectrum.energies for channels in spectra for spectrum in channels]
 
     def _among_states(
         self, low: float, high: float, occupation: Occupation
@@ -144,19 +157,22 @@ class CountedStates:
             ]
             return self.excess(np.array(filling))
 
-        return float(brentq(excess, low - MARGIN / 2, high + MARGIN / 2, xtol=1e-10)), None
+        low, high = low - MARGIN / 2, high + MARGIN / 2
+        if excess(low) < 0 < excess(high):
+            return float(brentq(excess, low, high, xtol=1e-10)), None
+        return (low + high) / 2, None  # no state is near, and any level between them holds the electrons
 
 
-def onsite_guess(material: Material) -> float:
-    """Where atoms that do not see one another would fill their orbitals up to, eV: a start for the search."""
-    levels = []
-    for matrix in material.hamiltonian:
-        onsite = np.flatnonzero((matrix.pairs[:, :3] == 0).all(axis=1) & (matrix.pairs[:, 3] == matrix.pairs[:, 4]))
-        for place in onsite:
-            atom = matrix.pairs[place, 3]
-            block = matrix.entries[matrix.offsets[place] : matrix.offsets[place + 1]]
-            levels.append(np.linalg.eigvalsh(block.reshape(matrix.sizes[atom], -1)))
+def onsite_guess(material: Material, per_state: int) -> float:
+    """Where atoms that do not see one another would fill their orbitals up to, eV: a start for the search.
+
+    per_state: electrons that a state holds.
+    """
+    levels = [
+        np.linalg.eigvalsh(matrix.block(int(place)))
+        for matrix in material.hamiltonian
+        for place in np.flatnonzero(on_site(matrix.pairs))
+    ]
     ascending = np.sort(np.concatenate(levels))
-    per_state = 2 if len(material.hamiltonian) == 1 and material.spin.components == 1 else 1
     filled = int((material.electrons or 0) / per_state)
     return float(ascending[min(filled, len(ascending) - 1)])

@@ -137,7 +137,7 @@ def find_fermi_level(
                 *(operators, k_points, weights, material.electrons, per_state, direct),
                 *(kept or KeptResults(), origin or {}),
             )
-            guess = onsite_guess(material) if material.fermi_level is None else material.fermi_level
+            guess = onsite_guess(material, per_state) if material.fermi_level is None else material.fermi_level
             level, edges = counted.level(guess, fermi_dirac(temperature))
             how = f"{mesh}, by counts of states, {temperature:g} K" if edges is None else f"middle of the gap; {mesh}"
             top, bottom = edges or (None, None)

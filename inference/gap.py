@@ -15,13 +15,18 @@ FINEST_STEP = 1 / 4096  # of the mesh's spacing; the tips of graphene's cones ar
 
 
 def mesh_energies(operators: BlochOperators, k_points: np.ndarray) -> np.ndarray:
-    """All eigenvalues at the k-points (K, 3), (s, K, n) eV; the MPI ranks share the k-points."""
+    """All eigenvalues at the k-points (K, 3), (s, K, n) eV; the MPI ranks share the k-points.
+
+    n is the number of states that every k-point has: where S(k) is nearly singular a few of the highest are missing.
+    """
 
     def solve(k: np.ndarray) -> list[np.ndarray]:
         overlap = operators.overlap.at_k(k)
         return [dense_energies(channel.at_k(k), overlap) for channel in operators.hamiltonian]
 
-    return np.array(over_k_points(solve, k_points, operators.num_orbitals, "Fermi level")).swapaxes(0, 1)
+    solved = over_k_points(solve, k_points, operators.num_orbitals, "Fermi level")
+    common = min(len(energies) for channels in solved for energies in channels)
+    return np.array([[energies[:common] for energies in channels] for channels in solved]).swapaxes(0, 1)
 
 
 def band_edges(energies: np.ndarray, level: float) -> tuple[float, float] | None:

@@ -1,5 +1,7 @@
 """Eigensolvers for H(k) c = E S(k) c, behind one call: `solver(H, S) -> Spectrum`."""
 
+from functools import partial
+
 from deeph_tracegrad.errors import ConfigError
 from deeph_tracegrad.inference.solvers.dense import solve_dense
 from deeph_tracegrad.inference.solvers.direct import DIRECT_SOLVERS, choose_direct_solver
@@ -19,10 +21,12 @@ def fastest_solver(num_orbitals: int, selection: Selection) -> str:
     return "shift-invert" if large else "dense"
 
 
-def choose_solver(num_orbitals: int, selection: Selection, name: str = "auto", direct: str = "auto") -> Solver:
+def choose_solver(
+    num_orbitals: int, selection: Selection, name: str = "auto", direct: str = "auto", *, with_states: bool = False
+) -> Solver:
     """The solver of this name; `auto` is the fastest one.
 
-    direct: name of the direct solver that shift-invert takes.
+    direct: name of the direct solver that shift-invert takes. with_states: whether it is to give the states themselves.
 
     Raises:
         ConfigError: there is no solver of this name, or it is not installed.
@@ -32,7 +36,9 @@ def choose_solver(num_orbitals: int, selection: Selection, name: str = "auto", d
     direct = choose_direct_solver(direct) if direct != "auto" else direct
     if name == "auto":
         name = fastest_solver(num_orbitals, selection)
-    return ShiftInvertSolver(selection, direct) if name == "shift-invert" else solve_dense
+    if name == "shift-invert":
+        return ShiftInvertSolver(selection, direct, with_states)
+    return partial(solve_dense, with_states=True) if with_states else solve_dense
 
 
 __all__ = [

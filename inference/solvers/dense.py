@@ -18,8 +18,10 @@ from deeph_tracegrad.inference.solvers.conditioning import (
 from deeph_tracegrad.inference.solvers.spectrum import Spectrum, residual_norms
 
 
-def solve_dense(hamiltonian: sparse.csr_array, overlap: sparse.csr_array) -> Spectrum:
+def solve_dense(hamiltonian: sparse.csr_array, overlap: sparse.csr_array, *, with_states: bool = False) -> Spectrum:
     """All states of the Hermitian (M, M) matrices at one k, by Cholesky factorisation of S and divide and conquer.
+
+    with_states: whether the spectrum is to hold the states themselves.
 
     Raises:
         SolverError: S(k) is not positive definite.
@@ -27,7 +29,8 @@ def solve_dense(hamiltonian: sparse.csr_array, overlap: sparse.csr_array) -> Spe
     problem = _Reduced.of(hamiltonian, overlap)
     energies, vectors = linalg.eigh(problem.matrix, driver="evd", overwrite_a=True, check_finite=False)
     states = problem.in_orbitals(vectors)
-    return Spectrum(energies, residual_norms(hamiltonian, overlap, energies, states, problem.deflation))
+    residuals = residual_norms(hamiltonian, overlap, energies, states, problem.deflation)
+    return Spectrum(energies, residuals, states=states if with_states else None)
 
 
 def dense_energies(hamiltonian: sparse.csr_array, overlap: sparse.csr_array) -> np.ndarray:

@@ -14,7 +14,7 @@ from scipy import sparse
 from deeph_tracegrad.console import warn
 from deeph_tracegrad.errors import ConfigError, SolverError
 from deeph_tracegrad.inference.solvers import pardiso
-from deeph_tracegrad.inference.solvers.factors import Factors, RefinedFactors
+from deeph_tracegrad.inference.solvers.factors import Factors, PositiveFactors, RefinedFactors
 from deeph_tracegrad.inference.solvers.pardiso import PardisoFactors
 from deeph_tracegrad.inference.solvers.superlu import SuperLuFactors
 
@@ -95,6 +95,29 @@ def factorise(
         if not factors.perturbed and error < SOUND_SOLVE:
             return ShiftedFactors(factors, sigma)
     raise SolverError(f"H - E S could not be factorised near E = {shift:.4f} eV; choose another window")
+
+
+def factorise_positive(matrix: sparse.csr_array, direct: str = "auto") -> PositiveFactors:
+    """F F† of a Hermitian matrix that is positive definite, such as S(k).
+
+    Raises:
+        SolverError: it is not, or the factors do not fit into memory.
+        ConfigError: the direct solver is not there.
+    """
+    name, size = choose_direct_solver(direct), matrix.shape[0]
+    if direct == "auto" and name == "superlu" and size >= LARGE:
+        _advise_pardiso()
+    try:
+        if name == "pardiso":
+            return PardisoFactors(_upper_triangle(matrix), positive=True)
+        factors = SuperLuFactors(matrix.tocsc())
+    except MemoryError:
+        raise SolverError(f"the factors of S(k) with {size:,} orbitals do not fit into memory") from None
+    except ArithmeticError:
+        factors = None
+    if factors is None or factors.perturbed or factors.negative:
+        raise SolverError("S(k) is not positive definite; check that it belongs to this structure and basis")
+    return factors
 
 
 def _factors(name: str, matrix: sparse.csr_array, *, single: bool) -> Factors:

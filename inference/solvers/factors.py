@@ -37,6 +37,16 @@ class Factors(Protocol):
         """A⁻¹ b; right: (M,) or (M, n)."""
 
 
+class PositiveFactors(Protocol):
+    """A positive definite matrix A = F F†; see `PardisoFactors`."""
+
+    def solve(self, right: np.ndarray) -> np.ndarray:
+        """A⁻¹ b; right: (M, n), of the matrix's type."""
+
+    def solve_upper(self, right: np.ndarray) -> np.ndarray:
+        """F†⁻¹ b; right: (M, n), of the matrix's type."""
+
+
 class RefinedFactors:
     """Factors of a matrix from those of its rounded copy; see `Factors`."""
 

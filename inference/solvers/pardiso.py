@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 from scipy import sparse
 
-_ANALYSE_AND_FACTORISE, _SOLVE, _SOLVE_DIAGONAL, _RELEASE = 12, 33, 332, -1
-_HERMITIAN, _SYMMETRIC = -4, -2  # indefinite
+_ANALYSE_AND_FACTORISE, _SOLVE, _SOLVE_DIAGONAL, _SOLVE_UPPER, _RELEASE = 12, 33, 332, 333, -1
+_HERMITIAN, _SYMMETRIC = -4, -2  # indefinite; without the sign positive definite
 # Places in iparm, counted from 0; https://www.intel.com/content/www/us/en/docs/onemkl, "pardiso iparm Parameter"
 _OWN_VALUES, _ORDERING, _REFINEMENT, _TINY_PIVOT, _SCALING, _MATCHING = 0, 1, 7, 9, 10, 12
 _PERTURBED, _PIVOTING, _NEGATIVE, _SINGLE, _FROM_ZERO = 13, 20, 22, 27, 34
@@ -63,17 +63,18 @@ class PardisoFactors:
 
     accuracy = 1e-9
 
-    def __init__(self, upper: sparse.csr_array) -> None:
+    def __init__(self, upper: sparse.csr_array, *, positive: bool = False) -> None:
         """Factorise in the precision of the matrix.
 
         upper: (M, M) CSR with its columns in order and the whole diagonal; real or complex, single or double.
+        positive: by Cholesky's method, F F†, which fails where the matrix is not positive definite.
 
         Raises:
             MemoryError: the factors do not fit.
             ArithmeticError: PARDISO failed; the message has its code.
         """
         self._size = upper.shape[0]
-        self._kind = _HERMITIAN if np.iscomplexobj(upper.data) else _SYMMETRIC
+        self._kind = (_HERMITIAN if np.iscomplexobj(upper.data) else _SYMMETRIC) * (-1 if positive else 1)
         self._values = upper.data
         self._rows, self._columns = upper.indptr.astype(np.int64), upper.indices.astype(np.int64)
         self._handle, self._parameters = np.zeros(64, dtype=np.int64), np.zeros(64, dtype=np.int64)
@@ -92,13 +93,20 @@ class PardisoFactors:
         self._finalizer = weakref.finalize(self, _release, self._handle, self._parameters, self._kind, self._size)
         self._call(_ANALYSE_AND_FACTORISE)
         self.perturbed = int(self._parameters[_PERTURBED])
-        self.negative = int(self._parameters[_NEGATIVE]) if self._kind == _SYMMETRIC else self._count_negative()
+        self.negative = self._count_negative() if self._kind == _HERMITIAN else int(self._parameters[_NEGATIVE])
 
     def solve(self, right: np.ndarray) -> np.ndarray:
         """A⁻¹ b, of the matrix's type; right: (M,) or (M, n)."""
+        return self._solve(_SOLVE, right)
+
+    def solve_upper(self, right: np.ndarray) -> np.ndarray:
+        """F†⁻¹ b of a matrix factorised as positive; right: (M,) or (M, n)."""
+        return self._solve(_SOLVE_UPPER, right)
+
+    def _solve(self, phase: int, right: np.ndarray) -> np.ndarray:
         columns = np.asfortranarray(right, dtype=self._values.dtype)
         solution = np.empty_like(columns)
-        self._call(_SOLVE, columns, solution)
+        self._call(phase, columns, solution)
         return solution
 
     def _count_negative(self) -> int:

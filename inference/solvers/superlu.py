@@ -5,7 +5,7 @@ Only such factors show the inertia; they are not always sound, which `direct.py`
 
 import numpy as np
 from scipy import sparse
-from scipy.sparse.linalg import splu
+from scipy.sparse.linalg import splu, spsolve_triangular
 
 
 class SuperLuFactors:
@@ -36,3 +36,9 @@ class SuperLuFactors:
     def solve(self, right: np.ndarray) -> np.ndarray:
         """A⁻¹ b, of the matrix's type; right: (M,) or (M, n)."""
         return self._factors.solve(right)
+
+    def solve_upper(self, right: np.ndarray) -> np.ndarray:
+        """F†⁻¹ b with A = F F†, F = L D^(1/2), of a positive definite matrix; right: (M, n)."""
+        upper = self._factors.U.tocsr()
+        roots = np.sqrt(upper.diagonal().real)
+        return spsolve_triangular(upper, roots[:, None] * right, lower=False)[self._factors.perm_c]

@@ -4,14 +4,17 @@ Shape letters: K k-points, n bands, s spin channels, P groups of orbitals, L lev
 levels, V random vectors, m moments.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property
+from typing import Protocol, TypeVar
 
 import numpy as np
-from scipy import sparse
 
+from deeph_tracegrad.errors import SolverError
 from deeph_tracegrad.inference.bloch import BlochOperators
 from deeph_tracegrad.inference.kpoints import mesh_points, over_k_points
+from deeph_tracegrad.inference.solvers import DENSE_LIMIT
 from deeph_tracegrad.inference.spectra.kernel_polynomials import (
     Bounds,
     FactorisedOverlap,
@@ -24,6 +27,8 @@ from deeph_tracegrad.inference.spectra.projections import OrbitalGroups
 from deeph_tracegrad.inference.spectra.smearing import smeared_states_below
 from deeph_tracegrad.inference.spectra.states import states_at_k
 from deeph_tracegrad.inference.spectra.tetrahedra import Tetrahedra
+
+Result = TypeVar("Result")
 
 
 class StateCount(Protocol):
@@ -43,6 +48,24 @@ class StateCount(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
+class Sampled:
+    """What is counted: H and S on a Γ-centred mesh, and the groups whose shares in states are told apart."""
+
+    operators: BlochOperators
+    groups: OrbitalGroups
+    divisions: tuple[int, int, int]
+
+    @cached_property
+    def points(self) -> tuple[np.ndarray, np.ndarray]:
+        """K (K, 3) and weights (K,)."""
+        return mesh_points(self.divisions, time_reversal=self.operators.is_real)
+
+    def at_points(self, solve: Callable[[np.ndarray], Result], label: str) -> list[Result]:
+        """Results for the points, which the MPI ranks share."""
+        return over_k_points(solve, self.points[0], self.operators.num_orbitals, label)
+
+
+@dataclass(frozen=True, eq=False)
 class MeshStates:
     """The states of a mesh and the groups' shares in them.
 
@@ -57,34 +80,34 @@ class MeshStates:
     broadening: float
 
     @classmethod
-    def of(
-        cls,
-        operators: BlochOperators,
-        groups: OrbitalGroups,
-        divisions: tuple[int, int, int],
-        reciprocal: np.ndarray | None,
-        broadening: float,
-    ) -> "MeshStates":
-        """Solve on a Γ-centred mesh; the MPI ranks share the k-points.
+    def of(cls, sampled: Sampled, reciprocal: np.ndarray | None, broadening: float) -> "MeshStates":
+        """All states that every point of the mesh has: where S(k) is nearly singular a few of the highest are missing.
 
         reciprocal: (3, 3) rows b_i, for tetrahedra; None for Gaussians.
 
         Raises:
-            SolverError: the cell is too large for dense matrices.
+            SolverError: the cell is too large for dense matrices, or the eigenproblem has no solution.
         """
-        k_points, weights = mesh_points(divisions, time_reversal=operators.is_real)
+        operators, members = sampled.operators, sampled.groups.members
+        if operators.num_orbitals > DENSE_LIMIT:
+            raise SolverError(
+                f"all states of {operators.num_orbitals:,} orbitals are needed, up to {DENSE_LIMIT:,} are solved; "
+                "take kernel polynomials: --method kpm"
+            )
 
         def solve(k: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-            return [(states.energies, (groups.members @ states.populations).T) for states in states_at_k(operators, k)]
+            return [(states.energies, (members @ states.populations).T) for states in states_at_k(operators, k)]
 
-        solved = over_k_points(solve, k_points, operators.num_orbitals, "states")
+        solved = sampled.at_points(solve, "states")
+        common = min(len(energies) for channels in solved for energies, _ in channels)
         energies, shares = (
-            np.array([[channel[part] for channel in channels] for channels in solved]).swapaxes(0, 1) for part in (0, 1)
+            np.array([[channel[part][:common] for channel in channels] for channels in solved]).swapaxes(0, 1)
+            for part in (0, 1)
         )
-        tetrahedra = (
-            None if reciprocal is None else Tetrahedra.of(divisions, reciprocal, time_reversal=operators.is_real)
-        )
-        return cls(energies, weights, shares, tetrahedra, broadening)
+        tetrahedra = None
+        if reciprocal is not None:
+            tetrahedra = Tetrahedra.of(sampled.divisions, reciprocal, time_reversal=operators.is_real)
+        return cls(energies, sampled.points[1], shares, tetrahedra, broadening)
 
     def below(self, levels: np.ndarray) -> np.ndarray:
         """As in StateCount."""
@@ -120,39 +143,31 @@ class KernelPolynomials:
     moments: list[list[tuple[Bounds, np.ndarray]]]
 
     @classmethod
-    def of(
-        cls,
-        operators: BlochOperators,
-        groups: OrbitalGroups,
-        divisions: tuple[int, int, int],
-        broadening: float,
-        window: tuple[float, float],
-        vectors: int,
-    ) -> "KernelPolynomials":
-        """Moments from random vectors, the same number at each k; the MPI ranks share the k-points.
+    def of(cls, sampled: Sampled, broadening: float, window: tuple[float, float], vectors: int) -> "KernelPolynomials":
+        """Moments from random vectors, the same number at each k.
 
         broadening: largest standard deviation of what a state in a window of energies is spread by, eV.
 
         Raises:
             SolverError: S(k) is not positive definite, or the spectrum has no bounds.
         """
-        k_points, weights = mesh_points(divisions, time_reversal=operators.is_real)
+        operators = sampled.operators
+        k_points, weights = sampled.points
         place = {tuple(k): number for number, k in enumerate(k_points)}
 
         def solve(k: np.ndarray) -> list[tuple[Bounds, np.ndarray]]:
-            real = operators.is_real and not (2 * k % 1).any()
-            overlap = FactorisedOverlap.of(_as_real(operators.overlap.at_k(k), real=real))
+            overlap = FactorisedOverlap.of(operators.overlap.at_k(k))
             results = []
             for channel in operators.hamiltonian:
-                hamiltonian = _as_real(channel.at_k(k), real=real)
+                hamiltonian = channel.at_k(k)
                 bounds = Bounds.of(hamiltonian, overlap)
                 number = moments_needed(bounds, broadening, window)
-                start = random_vectors(len(overlap.roots), vectors, hamiltonian.dtype, seed=place[tuple(k)])
-                moments = chebyshev_moments(hamiltonian, overlap, bounds, start, number, groups.members)
-                results.append((bounds, moments))
+                start = random_vectors(operators.num_orbitals, vectors, hamiltonian.dtype, seed=place[tuple(k)])
+                members = sampled.groups.members
+                results.append((bounds, chebyshev_moments(hamiltonian, overlap, bounds, start, number, members)))
             return results
 
-        return cls(weights, over_k_points(solve, k_points, operators.num_orbitals, "kernel polynomials"))
+        return cls(weights, sampled.at_points(solve, "kernel polynomials"))
 
     def below(self, levels: np.ndarray) -> np.ndarray:
         """As in StateCount."""
@@ -178,8 +193,3 @@ class KernelPolynomials:
 
 def _with_total(moments: np.ndarray) -> np.ndarray:
     return np.concatenate([moments.sum(axis=1, keepdims=True), moments], axis=1)
-
-
-def _as_real(matrix: sparse.csr_array, *, real: bool) -> sparse.csr_array:
-    """The matrix, without its imaginary part where that is known to be zero."""
-    return matrix.real if real else matrix

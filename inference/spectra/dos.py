@@ -16,17 +16,17 @@ import numpy as np
 from deeph_tracegrad.errors import SolverError
 from deeph_tracegrad.inference.bloch import BlochOperators, bloch_operators
 from deeph_tracegrad.inference.checks import check_fermi_level, check_positive, check_window
-from deeph_tracegrad.inference.fermi import FermiLevel, find_fermi_level
+from deeph_tracegrad.inference.fermi import MESH_DENSITY, FermiLevel, find_fermi_level
 from deeph_tracegrad.inference.kpoints import mesh_divisions, periodic_axes
 from deeph_tracegrad.inference.solvers import DENSE_LIMIT
-from deeph_tracegrad.inference.spectra.counts import KernelPolynomials, MeshStates, StateCount
+from deeph_tracegrad.inference.spectra.counts import KernelPolynomials, MeshStates, Sampled, StateCount
 from deeph_tracegrad.inference.spectra.projections import Grouping, OrbitalGroups
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.orbitals import SpinMode
 
 INTERVALS = 1000  # of energy, across the window
 DEFAULT_BROADENING = 0.1  # eV
-CRYSTAL_DENSITY, LAYER_DENSITY = 40.0, 160.0  # k-points for each 1/Å; chains as layers
+LAYER_DENSITY = 160.0  # k-points for each 1/Å; chains as layers
 LARGE_CELL_DENSITY = 20.0  # of kernel polynomials, whose broadening hides more
 
 
@@ -121,13 +121,14 @@ def _computed(material: Material, options: DosOptions) -> DensityOfStates:
     else:
         fermi = FermiLevel(options.fermi_level, "given by the user")
     edges = fermi.level + np.linspace(*options.window, INTERVALS + 1)
+    sampled = Sampled(operators, groups, divisions)
     count: StateCount
     if method is Method.KERNEL_POLYNOMIALS:
         window = (float(edges[0]), float(edges[-1]))
-        count = KernelPolynomials.of(operators, groups, divisions, options.broadening, window, options.vectors)
+        count = KernelPolynomials.of(sampled, options.broadening, window, options.vectors)
     else:
         reciprocal = material.structure.lattice.reciprocal_lattice.matrix if method is Method.TETRAHEDRON else None
-        count = MeshStates.of(operators, groups, divisions, reciprocal, options.broadening)
+        count = MeshStates.of(sampled, reciprocal, options.broadening)
     per_state = 2 if material.spin is SpinMode.NONE else 1
     errors = count.density_errors(edges)
     return DensityOfStates(
@@ -153,7 +154,7 @@ def _mesh_and_method(
     if method is Method.KERNEL_POLYNOMIALS:
         density = LARGE_CELL_DENSITY
     else:
-        density = CRYSTAL_DENSITY if periodic_axes(material.structure).all() else LAYER_DENSITY
+        density = MESH_DENSITY if periodic_axes(material.structure).all() else LAYER_DENSITY
     divisions = mesh_divisions(material.structure, options.density or density)
     if method is None:
         method = Method.TETRAHEDRON if max(divisions) > 1 else Method.GAUSSIAN

@@ -8,14 +8,15 @@ vector with E[z z†] = 1, then for x = F†⁻¹ z the mean of <x| f(A) |x> is 
 Shape letters: M rows of H(k), V random vectors, P groups of rows, m moments, L levels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
-from scipy.sparse.linalg import ArpackError, LinearOperator, SuperLU, eigsh, splu, spsolve_triangular
+from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
 from deeph_tracegrad.errors import SolverError
+from deeph_tracegrad.inference.solvers.direct import PositiveFactors, factorise_positive
 
 BOUND_TOLERANCE = 1e-4  # relative error of the lowest and highest energy
 MARGIN = 0.01  # of the spectrum's width, kept free on either side
@@ -25,43 +26,36 @@ ROUNDING = 1e-6  # a Chebyshev polynomial inside the bounds exceeds 1 by less
 
 @dataclass(frozen=True, eq=False)
 class FactorisedOverlap:
-    """S = L D L† by sparse factorisation, D positive.
+    """S = F F† by sparse factorisation.
 
-    matrix: S, (M, M). roots: (M,) of D.
+    matrix: S, (M, M).
     """
 
     matrix: sparse.csr_array
-    factor: SuperLU
-    roots: np.ndarray
+    factors: PositiveFactors
 
     @classmethod
-    def of(cls, overlap: sparse.csr_array) -> "FactorisedOverlap":
+    def of(cls, overlap: sparse.csr_array, direct: str = "auto") -> "FactorisedOverlap":
         """Factorise S(k).
 
         Raises:
             SolverError: S is not positive definite.
         """
-        try:
-            factor = splu(
-                overlap.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
-            )
-        except RuntimeError:  # exactly singular
-            raise SolverError("S(k) is singular: the basis is linearly dependent") from None
-        pivots = factor.U.diagonal().real
-        if not np.array_equal(factor.perm_r, factor.perm_c) or not (pivots > 0).all():
-            raise SolverError("S(k) is not positive definite; check that it belongs to this structure and basis")
-        return cls(overlap, factor, np.sqrt(pivots))
+        return cls(overlap, factorise_positive(overlap, direct))
 
     def solve(self, vectors: np.ndarray) -> np.ndarray:
-        """S⁻¹ v of vectors (M, V); S is real where k = -k, also beside a complex H."""
-        if np.iscomplexobj(vectors) and not np.iscomplexobj(self.matrix.data):
-            return self.factor.solve(vectors.real.copy()) + 1j * self.factor.solve(vectors.imag.copy())
-        return self.factor.solve(vectors)
+        """S⁻¹ v of vectors (M, V)."""
+        return self._by_parts(self.factors.solve, vectors)
 
     def coloured(self, vectors: np.ndarray) -> np.ndarray:
-        """F†⁻¹ z of vectors (M, V), with S = F F†."""
-        solved = spsolve_triangular(self.factor.U.tocsr(), self.roots[:, None] * vectors, lower=False)
-        return solved[self.factor.perm_c]
+        """F†⁻¹ z of vectors (M, V)."""
+        return self._by_parts(self.factors.solve_upper, vectors)
+
+    def _by_parts(self, solve: Callable[[np.ndarray], np.ndarray], vectors: np.ndarray) -> np.ndarray:
+        """Where S is real, as it is where k = -k even beside a complex H, both parts one after the other."""
+        if np.iscomplexobj(vectors) and not np.iscomplexobj(self.matrix.data):
+            return solve(vectors.real.copy()) + 1j * solve(vectors.imag.copy())
+        return solve(vectors)
 
 
 @dataclass(frozen=True)

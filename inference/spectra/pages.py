@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from deeph_tracegrad.inference.bands import BandStructure
 from deeph_tracegrad.inference.figure import GROUP_COLOURS
 from deeph_tracegrad.inference.interactive import (
@@ -19,7 +17,7 @@ from deeph_tracegrad.inference.interactive import (
 from deeph_tracegrad.inference.spectra.dos import DensityOfStates
 from deeph_tracegrad.inference.spectra.pictures import REFERENCE_COLOUR, SPIN_NAMES, drawn_groups
 from deeph_tracegrad.inference.spectra.projections import BandProjections
-from deeph_tracegrad.inference.spectra.unfolding import UnfoldedStates
+from deeph_tracegrad.inference.spectra.unfolding import UnfoldedPicture
 
 PIXELS = 400  # energies of a map
 
@@ -57,25 +55,16 @@ def fat_bands_page(
     save_page(page, file)
 
 
-def unfolded_page(
-    file: Path,
-    states: UnfoldedStates,
-    window: tuple[float, float],
-    broadening: float,
-    reference: BandStructure | None,
-    title: str,
-) -> None:
+def unfolded_page(file: Path, picture: UnfoldedPicture) -> None:
     """The spectral function as a map, with the primitive cell's bands where they are given."""
-    page = new_page(title)
-    energies = np.linspace(*window, PIXELS)
-    function = states.spectral_function(energies + states.fermi.level, broadening)
-    add_map(page, states.path, energies, function * broadening * np.sqrt(2 * np.pi), "weight")
-    if reference is not None:
-        for channel in reference.energies - states.fermi.level:
+    page, path = new_page(picture.title), picture.states.path
+    add_map(page, path, *picture.shades(PIXELS), "weight")
+    if picture.reference is not None:
+        for channel in picture.reference_bands:
             add_bands(
-                page, states.path, channel, reference.first_band, name="primitive cell", colour=REFERENCE_COLOUR,
+                page, path, channel, picture.reference.first_band, name="primitive cell", colour=REFERENCE_COLOUR,
                 width=1, dash="dash",
             )  # fmt: skip
         page.update_layout(legend={"x": 1, "y": 1, "xanchor": "right", "yanchor": "bottom"})
-    frame_path(page, states.path, window)
+    frame_path(page, path, picture.window)
     save_page(page, file)

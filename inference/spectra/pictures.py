@@ -15,7 +15,7 @@ from deeph_tracegrad.inference.bands import BandStructure
 from deeph_tracegrad.inference.figure import GROUP_COLOURS, frame_path, new_figure, save_figure
 from deeph_tracegrad.inference.spectra.dos import DensityOfStates
 from deeph_tracegrad.inference.spectra.projections import BandProjections
-from deeph_tracegrad.inference.spectra.unfolding import UnfoldedStates
+from deeph_tracegrad.inference.spectra.unfolding import UnfoldedPicture
 
 FERMI_LABEL = r"$E - E_\mathrm{F}$ (eV)"
 SMALLEST_SHARE = 0.02  # of the whole, below which a group is not drawn
@@ -106,39 +106,26 @@ def _fat_panel(
     axes.axhline(0.0, color="0.3", linewidth=0.7, linestyle=":", zorder=1)
 
 
-def plot_unfolded(
-    file: Path,
-    states: UnfoldedStates,
-    window: tuple[float, float],
-    broadening: float,
-    reference: BandStructure | None,
-    title: str,
-) -> None:
-    """The spectral function as a map of energy by k, darkest where one whole state is.
-
-    reference: bands of the primitive cell, on the energy scale of the supercell, as dashed lines.
-    """
+def plot_unfolded(file: Path, picture: UnfoldedPicture) -> None:
+    """The spectral function as a map of energy by k, darkest where one whole state is; a reference as dashed lines."""
     figure = new_figure(5.8, 4.4)
     axes = figure.add_subplot()
-    energies = np.linspace(*window, PIXELS)
-    function = states.spectral_function(energies + states.fermi.level, broadening)
-    whole = 1 / (broadening * np.sqrt(2 * np.pi))
-    distance = states.path.distance
-    for segment in states.path.segments:
+    path = picture.states.path
+    energies, shades = picture.shades(PIXELS)
+    for segment in path.segments:
         mesh = axes.pcolormesh(
-            distance[segment], energies, function[segment].T / whole, cmap="Blues", vmin=0, vmax=1,
+            path.distance[segment], energies, shades[segment].T, cmap="Blues", vmin=0, vmax=1,
             shading="gouraud", rasterized=True,
         )  # fmt: skip
-        if reference is not None:
-            for channel in reference.energies - states.fermi.level:
-                axes.plot(distance[segment], channel[segment], linewidth=0.7, **REFERENCE_STYLE)
-    frame_path(axes, states.path, colour="0.5")
+        for channel in picture.reference_bands:
+            axes.plot(path.distance[segment], channel[segment], linewidth=0.7, **REFERENCE_STYLE)
+    frame_path(axes, path, colour="0.5")
     axes.axhline(0.0, color="0.3", linewidth=0.7, linestyle=":")
-    axes.set_ylim(*window)
+    axes.set_ylim(*picture.window)
     axes.set_ylabel(FERMI_LABEL)
-    axes.set_title(title, fontsize=11)
+    axes.set_title(picture.title, fontsize=11)
     figure.colorbar(mesh, ax=axes, label="weight (1: one whole state)", extend="max")
-    if reference is not None:
+    if picture.reference is not None:
         handle = Line2D([], [], linewidth=0.9, label="primitive cell", **REFERENCE_STYLE)
         figure.legend(handles=[handle], loc="outside lower center", fontsize=8, frameon=False)
     save_figure(figure, file)

@@ -13,10 +13,12 @@ from scipy import sparse
 from deeph_tracegrad.inference.bands import BandStructure
 from deeph_tracegrad.inference.bloch import bloch_operators
 from deeph_tracegrad.inference.kpoints import over_k_points
-from deeph_tracegrad.inference.spectra.states import states_at_k
+from deeph_tracegrad.inference.solvers import Selection
+from deeph_tracegrad.inference.spectra.states import States, in_columns
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.orbitals import SHELL_LETTERS, ElementBasis
 
+EDGE_STATES = 4  # more than are wanted: copies of the lowest and the highest level, as near to the middle as these
 ORBITAL_NAMES = (  # by degree, in the order of the magnetic numbers -l..l
     ("s",),
     ("py", "pz", "px"),
@@ -67,7 +69,7 @@ class OrbitalGroups:
 class BandProjections:
     """What each group of orbitals has of each band: Mulliken's share, 1 in sum.
 
-    labels: (P,). weights: (s, K, n, P), for the bands of a BandStructure.
+    labels: (P,). weights: (s, K, n, P), for the bands of a BandStructure; NaN where a state was not computed.
     """
 
     labels: tuple[str, ...]
@@ -75,20 +77,32 @@ class BandProjections:
 
 
 def project_bands(material: Material, bands: BandStructure, grouping: Grouping) -> BandProjections:
-    """The shares of the groups in bands that were computed of this material.
+    """The shares of the groups in bands that were computed of this material; the MPI ranks share the k-points.
 
     Raises:
-        SolverError: the cell is too large for dense matrices.
+        SolverError: the eigenproblem has no solution.
     """
     operators = bloch_operators(material)
     groups = OrbitalGroups.of(material, grouping)
-    chosen = slice(bands.first_band, bands.first_band + bands.energies.shape[2])
+    columns = range(bands.first_band, bands.first_band + bands.energies.shape[2])
+    known = dict(zip(map(tuple, bands.path.k), bands.energies.swapaxes(0, 1), strict=True))
 
-    def solve(k: np.ndarray) -> list[np.ndarray]:
-        return [(groups.members @ states.populations[:, chosen]).T for states in states_at_k(operators, k)]
+    def solve(k: np.ndarray) -> np.ndarray:
+        overlap, shares = operators.overlap.at_k(k), []
+        for channel, energies in zip(operators.hamiltonian, known[tuple(k)], strict=True):
+            states = States.of(channel.at_k(k), overlap, _around(energies[~np.isnan(energies)]))
+            shares.append(in_columns((groups.members @ states.populations).T, states.first, columns))
+        return np.array(shares)
 
-    weights = over_k_points(solve, bands.path.k, operators.num_orbitals, "projections")
-    return BandProjections(groups.labels, np.array(weights).swapaxes(0, 1))
+    weights = np.array(over_k_points(solve, bands.path.k, operators.num_orbitals, "projections")).swapaxes(0, 1)
+    return BandProjections(groups.labels, np.where(np.isnan(bands.energies)[..., None], np.nan, weights))
+
+
+def _around(energies: np.ndarray) -> Selection:
+    """States with these energies (n,), known to be consecutive: they are the nearest to their middle."""
+    if not len(energies):
+        return Selection(num_bands=1)
+    return Selection(num_bands=len(energies) + EDGE_STATES, centre=float(energies[0] + energies[-1]) / 2)
 
 
 def _names(element: str, basis: ElementBasis, grouping: Grouping) -> list[str]:

@@ -79,11 +79,15 @@ def map_supercell(structure: Structure, primitive: Structure, tolerance: float) 
 
 @dataclass(frozen=True, eq=False)
 class _LaidLattice:
-    """The primitive vectors (3, 3) Å, rows, as they lie in the supercell, L' = T L; the directions that repeat (3,)."""
+    """The primitive lattice as it lies in the supercell, L' = T L.
+
+    sites: (Q, 3) Å, those of a slab or molecule together. periods: (3, 3) Å, rows after which atoms repeat: L, and the
+    supercell's own vector along a direction with vacuum.
+    """
 
     transform: np.ndarray
-    vectors: np.ndarray
-    repeats: np.ndarray
+    sites: np.ndarray
+    periods: np.ndarray
 
 
 def _laid_lattices(structure: Structure, primitive: Structure) -> Iterator[_LaidLattice]:
@@ -92,14 +96,26 @@ def _laid_lattices(structure: Structure, primitive: Structure) -> Iterator[_Laid
     if axes.sum() != own_axes.sum():  # a slab of a crystal: its vacuum is a number of cells too
         axes = own_axes = np.ones(3, dtype=bool)
     large, small = structure.lattice.matrix, primitive.lattice.matrix
+    fractions = np.where(own_axes, primitive.frac_coords, _together(primitive.frac_coords))
     for part in _transforms(large[axes], small[own_axes]):
-        transform, vectors = np.zeros((3, 3), dtype=int), np.empty((3, 3))
+        transform, vectors, periods = np.zeros((3, 3), dtype=int), np.empty((3, 3)), np.empty((3, 3))
         transform[np.ix_(axes, own_axes)] = part
         vectors[own_axes] = np.linalg.solve(part, large[axes])
         for axis, own in zip(np.flatnonzero(~axes), np.flatnonzero(~own_axes), strict=True):
             transform[axis, own] = 1
             vectors[own] = large[axis] * np.linalg.norm(small[own]) / np.linalg.norm(large[axis])
-        yield _LaidLattice(transform, vectors, own_axes)
+            periods[own] = large[axis]
+        periods[own_axes] = vectors[own_axes]
+        yield _LaidLattice(transform, fractions @ vectors, periods)
+
+
+def _together(fractions: np.ndarray) -> np.ndarray:
+    """Fractional coordinates (Q, 3), each taken so that the widest gap along its axis is not between them."""
+    fractions = fractions % 1.0
+    ascending = np.sort(fractions, axis=0)
+    gaps = np.diff(np.concatenate([ascending, ascending[:1] + 1.0]), axis=0)
+    last = np.take_along_axis(ascending, gaps.argmax(axis=0)[None], axis=0)
+    return np.where(fractions > last, fractions - 1.0, fractions)
 
 
 def _transforms(large: np.ndarray, small: np.ndarray) -> Iterator[np.ndarray]:
@@ -109,6 +125,8 @@ def _transforms(large: np.ndarray, small: np.ndarray) -> Iterator[np.ndarray]:
     tolerance = np.minimum(UNAMBIGUOUS * shortest, DIRECT_STRAIN * np.linalg.norm(large, axis=1))
     if (np.linalg.norm(direct @ small - large, axis=1) < tolerance).all():
         yield direct
+    if not len(small):  # a molecule, which is its own
+        return
     metric, wanted = small @ small.T, large @ large.T
     scale = np.sqrt(np.outer(np.diag(wanted), np.diag(wanted)))
     reach = np.ceil((1 + STRAIN) * np.sqrt(np.diag(wanted).max(initial=0.0) * np.diag(np.linalg.inv(metric))))
@@ -132,14 +150,14 @@ def _transforms(large: np.ndarray, small: np.ndarray) -> Iterator[np.ndarray]:
 
 def _matched(structure: Structure, primitive: Structure, lattice: _LaidLattice, tolerance: float) -> SupercellMap:
     """The nearest site of each atom, with the origin for which most atoms stand on one of their element."""
-    atoms, sites = structure.cart_coords, primitive.frac_coords @ lattice.vectors
+    atoms, sites = structure.cart_coords, lattice.sites
     same = np.array([[atom.specie == site.specie for site in primitive] for atom in structure])
-    inverse = np.linalg.inv(lattice.vectors)
+    inverse = np.linalg.inv(lattice.periods)
 
     def nearest(origin: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         away = atoms[:, None] - sites - origin
-        cells = np.rint(away @ inverse).astype(int) * lattice.repeats
-        away = away - cells @ lattice.vectors
+        cells = np.rint(away @ inverse).astype(int)
+        away = away - cells @ lattice.periods
         site = np.linalg.norm(away, axis=2).argmin(axis=1)
         one = np.arange(len(atoms))
         return site, cells[one, site], away[one, site]

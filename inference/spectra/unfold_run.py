@@ -11,13 +11,13 @@ from pymatgen.core.structure import Structure
 from deeph_tracegrad.atomic import check_writable
 from deeph_tracegrad.console import count, say
 from deeph_tracegrad.inference.bands import BandOptions, BandStructure, compute_bands
-from deeph_tracegrad.inference.checks import check_fermi_level, check_positive, check_window
+from deeph_tracegrad.inference.checks import check_positive
 from deeph_tracegrad.inference.describe import headline, title
 from deeph_tracegrad.inference.figure import INTERACTIVE, output_files
 from deeph_tracegrad.inference.kpath import choose_path
 from deeph_tracegrad.inference.spectra.files import write_unfolded
 from deeph_tracegrad.inference.spectra.supercell import SupercellMap, map_supercell
-from deeph_tracegrad.inference.spectra.unfolding import UnfoldedStates, unfold
+from deeph_tracegrad.inference.spectra.unfolding import UnfoldedPicture, UnfoldedStates, unfold
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.parallel import world
 
@@ -28,30 +28,18 @@ WINDOW_PARTS = 120  # the window in units of the default broadening
 class UnfoldOptions:
     """What unfolded spectrum is wanted.
 
-    kpath: of the primitive cell, as for bands. window: energies around the Fermi level, eV. density: k-points for each
-    1/Å of path (without 2π). broadening: standard deviation in the picture, eV; None for a share of the window.
-    tolerance: between atom and site, Å. fermi_level: eV; None to find it.
+    bands: which states, as of bands; kpath and density are of the primitive cell. broadening: standard deviation in the
+    picture, eV; None for a share of the window. tolerance: between atom and site, Å.
     """
 
-    kpath: str = "auto"
-    window: tuple[float, float] = (-6.0, 6.0)
-    density: float = 100.0
+    bands: BandOptions
     broadening: float | None = None
     tolerance: float = 0.7
-    fermi_level: float | None = None
 
     def __post_init__(self) -> None:
-        check_window(self.window)
         if self.broadening is not None:
             check_positive("--broadening", self.broadening)
         check_positive("--tolerance", self.tolerance)
-        if self.fermi_level is not None:
-            check_fermi_level(self.fermi_level)
-
-    @property
-    def drawn_broadening(self) -> float:
-        """Of a state in the picture, eV."""
-        return self.broadening or (self.window[1] - self.window[0]) / WINDOW_PARTS
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,8 +80,8 @@ def run_unfold(
     say(headline(material))
     supercell = map_supercell(material.structure, primitive.structure, options.tolerance)
     _report_cells(supercell, material)
-    path = choose_path(options.kpath, primitive.structure, options.density)
-    states = unfold(material, supercell, path, options.window, options.fermi_level)
+    path = choose_path(options.bands.kpath, primitive.structure, options.bands.density)
+    states = unfold(material, supercell, path, options.bands)
     say(f"k-path        {' - '.join(path.ticks)}: {count(len(path.k), 'k-point')} of the primitive cell")
     say(f"Fermi level   {states.fermi.level:.4f} eV ({states.fermi.source})")
     reference = None
@@ -101,8 +89,11 @@ def run_unfold(
         reference = _beside(states, compute_bands(primitive.material, path, BandOptions()))
     if world().is_main:
         write_unfolded(files[0], states, supercell)
+        window = options.bands.window or states.complete_range
+        broadening = options.broadening or (window[1] - window[0]) / WINDOW_PARTS
+        picture = UnfoldedPicture(states, window, broadening, reference, title(material))
         for file in files[1:]:
-            _draw(file, states, options, reference, title(material))
+            _draw(file, picture)
     say(f"written       {', '.join(map(str, files))}")
     say(f"time          {time.monotonic() - started:.1f} s")
     return states
@@ -127,14 +118,12 @@ def _beside(states: UnfoldedStates, reference: BandStructure) -> BandStructure:
     return replace(reference, energies=reference.energies + shift)
 
 
-def _draw(
-    file: Path, states: UnfoldedStates, options: UnfoldOptions, reference: BandStructure | None, name: str
-) -> None:
+def _draw(file: Path, picture: UnfoldedPicture) -> None:
     if file.suffix == INTERACTIVE:
         from deeph_tracegrad.inference.spectra.pages import unfolded_page
 
-        unfolded_page(file, states, options.window, options.drawn_broadening, reference, name)
+        unfolded_page(file, picture)
     else:
         from deeph_tracegrad.inference.spectra.pictures import plot_unfolded
 
-        plot_unfolded(file, states, options.window, options.drawn_broadening, reference, name)
+        plot_unfolded(file, picture)

@@ -19,17 +19,17 @@ import numpy as np
 from scipy import sparse
 from scipy.ndimage import gaussian_filter1d
 
-from deeph_tracegrad.errors import SolverError
-from deeph_tracegrad.inference.bands import BandStructure
+from deeph_tracegrad.inference.bands import DEFAULT_RANGE, BandOptions, BandStructure, choose_states, kept_bands
 from deeph_tracegrad.inference.bloch import bloch_operators
 from deeph_tracegrad.inference.fermi import FermiLevel, find_fermi_level
 from deeph_tracegrad.inference.kpath import KPath
 from deeph_tracegrad.inference.kpoints import over_k_points
-from deeph_tracegrad.inference.spectra.states import States, states_at_k
+from deeph_tracegrad.inference.spectra.states import States, in_columns, states_at_k
 from deeph_tracegrad.inference.spectra.supercell import SupercellMap
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.orbitals import SpinMode
 
+SHOWN_MARGIN = 0.1  # eV above and below states that are shown alone
 SHIFT_STEP = 0.005  # eV
 SHIFT_SPREAD = 0.3  # eV, wide enough that distorted bands are fitted as a whole, not a flat one exactly
 
@@ -38,7 +38,8 @@ SHIFT_SPREAD = 0.3  # eV, wide enough that distorted bands are fitted as a whole
 class UnfoldedStates:
     """States of a supercell and their weights along a path of the primitive cell.
 
-    path: of the primitive cell. energies: (s, K, n) eV, absolute, ascending. weights: (s, K, n).
+    path: of the primitive cell. energies: (s, K, n) eV, absolute, ascending; NaN where a state was not computed, as
+    are its weights: (s, K, n).
     """
 
     path: KPath
@@ -48,6 +49,16 @@ class UnfoldedStates:
     spin: SpinMode
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def complete_range(self) -> tuple[float, float]:
+        """Energies that a picture shows, eV around the Fermi level: the default, or less, where no k lacks a state."""
+        relative = self.energies - self.fermi.level
+        low = max(DEFAULT_RANGE[0], float(np.nanmin(relative, axis=2).max()))
+        high = min(DEFAULT_RANGE[1], float(np.nanmax(relative, axis=2).min()))
+        if low < high:
+            return low, high
+        return float(np.nanmin(relative)) - SHOWN_MARGIN, float(np.nanmax(relative)) + SHOWN_MARGIN
+
     def spectral_function(self, energies: np.ndarray, broadening: float) -> np.ndarray:
         """Weight for each eV with each state spread by a Gaussian, spins added: (K, G).
 
@@ -56,8 +67,9 @@ class UnfoldedStates:
         result = np.zeros((len(self.path.k), len(energies)))
         for channel, weights in zip(self.energies, self.weights, strict=True):
             for point, (state_energies, state_weights) in enumerate(zip(channel, weights, strict=True)):
-                away = (energies[:, None] - state_energies) / broadening
-                result[point] += np.exp(-(away**2) / 2) @ state_weights
+                known = ~np.isnan(state_energies)
+                away = (energies[:, None] - state_energies[known]) / broadening
+                result[point] += np.exp(-(away**2) / 2) @ state_weights[known]
         return result / (broadening * np.sqrt(2 * np.pi))
 
     def shift_of(self, reference: BandStructure, largest: float = 5.0) -> float:
@@ -71,45 +83,68 @@ class UnfoldedStates:
         for place in range(len(self.path.k)):
             away = self.energies[:, place, :, None] - reference.energies[:, place, None]  # (s, n, bands)
             weights = np.broadcast_to(self.weights[:, place, :, None], away.shape)
-            score += np.histogram(away, edges, weights=weights)[0]
+            known = ~np.isnan(away)
+            score += np.histogram(away[known], edges, weights=weights[known])[0]
         return float(shifts[gaussian_filter1d(score, SHIFT_SPREAD / SHIFT_STEP).argmax()])
 
 
-def unfold(
-    material: Material, supercell: SupercellMap, path: KPath, window: tuple[float, float], fermi_level: float | None
-) -> UnfoldedStates:
-    """The states of a supercell in a window around its Fermi level, unfolded; the MPI ranks share the k-points.
+@dataclass(frozen=True, eq=False)
+class UnfoldedPicture:
+    """What a picture of an unfolded spectrum shows.
+
+    window: energies around the Fermi level, eV. broadening: standard deviation, eV. reference: bands of the primitive
+    cell, on the energy scale of the supercell.
+    """
+
+    states: UnfoldedStates
+    window: tuple[float, float]
+    broadening: float
+    reference: BandStructure | None
+    title: str
+
+    def shades(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """So many energies (G,) around the Fermi level, eV, and the weights (K, G) there: 1 of one whole state."""
+        energies = np.linspace(*self.window, number)
+        function = self.states.spectral_function(energies + self.states.fermi.level, self.broadening)
+        return energies, function * self.broadening * np.sqrt(2 * np.pi)
+
+    @property
+    def reference_bands(self) -> np.ndarray:
+        """The reference's energies from the Fermi level of the supercell, (s, K, n) eV; none without one."""
+        return np.empty((0, 0, 0)) if self.reference is None else self.reference.energies - self.states.fermi.level
+
+
+def unfold(material: Material, supercell: SupercellMap, path: KPath, options: BandOptions) -> UnfoldedStates:
+    """The states of a supercell around its Fermi level, unfolded; the MPI ranks share the k-points.
 
     Args:
         material: the supercell.
         supercell: where its atoms stand.
         path: of the primitive cell.
-        window: energies around the Fermi level, eV.
-        fermi_level: eV; None to find it.
+        options: which states, as of bands.
 
     Raises:
         SolverError: the eigenproblem or the Fermi level has no solution, or no state lies in the window.
     """
     operators = bloch_operators(material)
-    if fermi_level is None:
+    if options.fermi_level is None:
         fermi = find_fermi_level(material, operators)
     else:
-        fermi = FermiLevel(fermi_level, "given by the user")
+        fermi = FermiLevel(options.fermi_level, "given by the user")
+    selection = choose_states(options, operators, fermi.level)
     rows = PrimitiveRows.of(material, supercell)
 
-    def solve(k: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-        return [
-            (states.energies, rows.weights(states, k)) for states in states_at_k(operators, supercell.transform @ k)
-        ]
+    def solve(k: np.ndarray) -> list[tuple[int, np.ndarray]]:
+        found = states_at_k(operators, supercell.transform @ k, selection)
+        return [(states.first, np.column_stack([states.energies, rows.weights(states, k)])) for states in found]
 
     solved = over_k_points(solve, path.k, operators.num_orbitals, "unfolding")
-    energies, weights = (
-        np.array([[channel[part] for channel in channels] for channels in solved]).swapaxes(0, 1) for part in (0, 1)
-    )
-    inside = ((energies >= fermi.level + window[0]) & (energies <= fermi.level + window[1])).any(axis=(0, 1))
-    if not inside.any():
-        raise SolverError("no state lies in the window; give a wider --window, and check the Fermi level")
-    return UnfoldedStates(path, energies[..., inside], weights[..., inside], fermi, material.spin, material.provenance)
+    numbers = [(first, first + len(values)) for channels in solved for first, values in channels if len(values)]
+    columns = range(min((first for first, _ in numbers), default=0), max((last for _, last in numbers), default=0))
+    table = np.array([[in_columns(values, first, columns) for first, values in channels] for channels in solved])
+    energies, weights = np.moveaxis(table.swapaxes(0, 1), -1, 0)
+    kept = kept_bands(energies, selection)
+    return UnfoldedStates(path, energies[..., kept], weights[..., kept], fermi, material.spin, material.provenance)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,8 +10,10 @@ import pytest
 from PIL import Image
 
 from deeph_tracegrad.deeph_format import write_deeph
+from deeph_tracegrad.inference import bands, solvers
 from deeph_tracegrad.inference.bands import BandOptions, compute_bands
 from deeph_tracegrad.inference.kpath import path_through
+from deeph_tracegrad.inference.spectra import counts
 from deeph_tracegrad.poscar import write_poscar
 from deeph_tracegrad.preprocess.openmx.bands_file import read_openmx_band
 from deeph_tracegrad.preprocess.runs import read_material
@@ -102,9 +104,9 @@ def test_fat_bands_and_exports(unpacked, command, tmp_path):
     with h5py.File(tmp_path / "fe.h5") as file:
         assert file["band_projections"].shape == (*file["band_data"].shape, len(file["projection_labels"]))
         np.testing.assert_allclose(file["band_projections"][()].sum(axis=2), 1, atol=1e-9)
-        bands = file["band_data"][()] - 4.77
+        energies = file["band_data"][()] - 4.77
     printed = read_openmx_band(tmp_path / "fe.Band")
-    np.testing.assert_allclose(printed.energies.transpose(0, 2, 1).reshape(bands.shape), bands, atol=1e-9)
+    np.testing.assert_allclose(printed.energies.transpose(0, 2, 1).reshape(energies.shape), energies, atol=1e-9)
     assert json.loads((tmp_path / "fe.json").read_text())["@class"] == "BandStructureSymmLine"
 
 
@@ -176,7 +178,7 @@ def test_unfolded_perfect_supercell_has_the_bands_that_openmx_printed(unpacked, 
         (["bands", "--project", "shell", "--compare", "x"], "give one of them"),
         (["unfold", "--primitive", "absent"], "missing"),
         (["unfold", "--primitive", "SELF", "--tolerance", -1], "above 0"),
-        (["unfold", "--primitive", "SELF", "--window", 900, 901], "no state lies in the window"),
+        (["unfold", "--primitive", "SELF", "--window", 900, 901], "no band lies in the window"),
     ],
 )
 def test_mistakes_end_with_a_message(unpacked, command, tmp_path, capfd, arguments, message):
@@ -194,10 +196,34 @@ def test_a_primitive_cell_of_another_crystal_is_refused(unpacked, vacancy, comma
     assert "no supercell of the primitive one" in capfd.readouterr().err
 
 
-def test_cells_too_large_for_dense_states_say_so(unpacked, command, tmp_path, capfd, monkeypatch):
-    from deeph_tracegrad.inference.spectra import states
+@pytest.fixture
+def large(monkeypatch):
+    """Cells of the fixtures' size count as too large for dense matrices."""
+    for module, name, value in [
+        (solvers, "DENSE_LIMIT", 20),
+        (counts, "DENSE_LIMIT", 20),
+        (bands, "SMALL_CELL", 20),
+        (bands, "DEFAULT_NUM_BANDS", 8),
+    ]:
+        monkeypatch.setattr(module, name, value)
 
-    monkeypatch.setattr(states, "DENSE_LIMIT", 20)
+
+def test_unfolding_of_a_large_cell_takes_the_states_around_the_fermi_level(
+    unpacked, vacancy, command, tmp_path, capfd, large
+):
+    primitive = unpacked("openmx/graphene")
+    options = ("--primitive", primitive, "--density", 20, "--fermi", -3.8, "-o", tmp_path / "large")
+    assert command("unfold", vacancy, *options) == 0
+    assert "91 orbitals: only the 8 bands nearest" in capfd.readouterr().out
+    check_pictures(tmp_path / "large", ("png",))
+    with h5py.File(tmp_path / "large.h5") as file:
+        energies = file["energies_eV"][0]
+        assert (np.isfinite(energies).sum(axis=1) >= 7).all()
+        assert abs(energies + 3.8)[np.isfinite(energies)].max() < 8
+        np.testing.assert_array_equal(np.isnan(energies), np.isnan(file["weights"][0]))
+
+
+def test_all_states_of_a_large_cell_are_refused(unpacked, command, tmp_path, capfd, large):
     folder = unpacked("openmx/graphene")
-    assert command("unfold", folder, "--primitive", folder, "--fermi", -3.8, "-o", tmp_path / "x") == 2
-    assert "up to 20 are solved" in capfd.readouterr().err
+    assert command("dos", folder, "--method", "gaussian", "--fermi", -3.8, "-o", tmp_path / "x") == 2
+    assert "up to 20 are solved; take kernel polynomials: --method kpm" in capfd.readouterr().err

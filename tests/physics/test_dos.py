@@ -6,11 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from deeph_tracegrad.inference import fermi
 from deeph_tracegrad.inference.bands import BandOptions, compute_bands
 from deeph_tracegrad.inference.bloch import bloch_operators
 from deeph_tracegrad.inference.kpath import choose_path
 from deeph_tracegrad.inference.spectra import dos
-from deeph_tracegrad.inference.spectra.counts import KernelPolynomials, MeshStates
+from deeph_tracegrad.inference.spectra.counts import KernelPolynomials, MeshStates, Sampled
 from deeph_tracegrad.inference.spectra.dos import DosOptions, Method, compute_dos
 from deeph_tracegrad.inference.spectra.kernel_polynomials import (
     Bounds,
@@ -82,7 +83,7 @@ def test_populations_are_those_that_openmx_printed(unpacked, case, divisions):
     folder = unpacked(f"openmx/{case}")
     material = read_material(folder)
     groups = OrbitalGroups.of(material, Grouping.ORBITAL)
-    count = MeshStates.of(bloch_operators(material), groups, divisions, None, 0.04)
+    count = MeshStates.of(Sampled(bloch_operators(material), groups, divisions), None, 0.04)
     per_state = 2 if material.spin is SpinMode.NONE else 1
     ours = per_state * count.occupied(material.fermi_level).sum(axis=0)
     printed = printed_populations(folder / "openmx.out")
@@ -129,6 +130,23 @@ def test_random_vectors_give_the_exact_density_within_their_error(unpacked, case
         assert abs(deviation).max() < 5 * error.max()
 
 
+def test_large_cell_counts_its_electrons_twice(unpacked, monkeypatch):
+    """Nothing given: the level by factorisations, the density by random vectors, and both hold the same electrons."""
+    material = repeated(read_material(unpacked("openmx/mos2")), (2, 2, 1))
+    for module in (dos, fermi):
+        monkeypatch.setattr(module, "DENSE_LIMIT", 10)
+    monkeypatch.setattr(fermi, "MESH_DENSITY", 10.0)
+    found = compute_dos(material, DosOptions(window=(-3.0, 3.0), density=1.0, broadening=0.3, vectors=24))
+    assert "kernel polynomials" in found.method
+    assert found.fermi.source.startswith("middle of the gap; 104 electrons")
+    assert found.occupied.sum() == pytest.approx(104, rel=0.04)
+    assert np.interp(found.fermi.level, found.edges, found.below.sum(axis=(0, 1))) == pytest.approx(104, rel=0.04)
+    monkeypatch.undo()
+    exact = compute_dos(material, DosOptions(Method.GAUSSIAN, density=1.0, fermi_level=found.fermi.level))
+    assert found.labels == exact.labels
+    np.testing.assert_allclose(found.occupied, exact.occupied, atol=2.5)
+
+
 def test_full_trace_of_kernel_polynomials_is_the_exact_spectrum(unpacked):
     """With unit vectors instead of random ones nothing is random, and the count is the kernel's of the exact states."""
     material = read_material(unpacked("openmx/mos2"))
@@ -160,6 +178,7 @@ def test_method_follows_from_the_size(unpacked, monkeypatch):
 def test_random_vectors_do_not_depend_on_how_ranks_share_the_points(unpacked):
     material = read_material(unpacked("openmx/graphene"))
     operators, groups = bloch_operators(material), OrbitalGroups.of(material, Grouping.ELEMENT)
-    one, two = (KernelPolynomials.of(operators, groups, (3, 3, 1), 1.0, (-9.0, 1.0), 3) for _ in range(2))
+    sampled = Sampled(operators, groups, (3, 3, 1))
+    one, two = (KernelPolynomials.of(sampled, 1.0, (-9.0, 1.0), 3) for _ in range(2))
     for left, right in zip(one.moments, two.moments, strict=True):
         np.testing.assert_array_equal(left[0][1], right[0][1])

@@ -1,12 +1,16 @@
 """Unfolding of real runs: the weights of perfect supercells, sum rules of changed ones."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from deeph_tracegrad.errors import SolverError
+from deeph_tracegrad.inference import solvers
 from deeph_tracegrad.inference.bands import BandOptions, compute_bands
 from deeph_tracegrad.inference.bloch import bloch_operators
 from deeph_tracegrad.inference.kpath import choose_path
+from deeph_tracegrad.inference.spectra.projections import Grouping, project_bands
 from deeph_tracegrad.inference.spectra.states import states_at_k
 from deeph_tracegrad.inference.spectra.supercell import map_supercell
 from deeph_tracegrad.inference.spectra.unfolding import PrimitiveRows, unfold
@@ -14,7 +18,6 @@ from deeph_tracegrad.preprocess.runs import read_material
 from deeph_tracegrad.testing import in_lattice_vectors, repeated, with_atoms_in_order, with_atoms_in_other_cells
 from materials import without_atom
 
-WHOLE = (-300.0, 400.0)
 SHEAR = np.array([[1, 1, 0], [0, 1, 0], [0, 0, 1]])
 
 
@@ -24,7 +27,6 @@ def perfect(primitive, times, seed=0):
     large = in_lattice_vectors(repeated(primitive, times), SHEAR)
     large = with_atoms_in_order(large, rng.permutation(len(large.structure)))
     cells = rng.integers(-1, 2, (len(large.structure), 3))
-    cells[:, 2] = 0
     return with_atoms_in_other_cells(large, cells)
 
 
@@ -37,7 +39,7 @@ def test_perfect_supercell_has_the_primitive_bands_with_weight_one(unpacked, cas
     supercell = map_supercell(large.structure, primitive.structure, 0.1)
     assert (supercell.num_cells, supercell.vacancies, supercell.strangers) == (np.prod(times), 0, 0)
     path = choose_path("G 0 0 0, K 1/3 1/3 0, M 1/2 0 0", primitive.structure, 8.0)
-    unfolded = unfold(large, supercell, path, WHOLE, primitive.fermi_level)
+    unfolded = unfold(large, supercell, path, BandOptions(fermi_level=primitive.fermi_level))
     bands = compute_bands(primitive, path, BandOptions(fermi_level=primitive.fermi_level))
     assert unfolded.weights.min() > -1e-9
     for energies, weights, expected in zip(
@@ -92,8 +94,9 @@ def test_vacancy_breaks_bands(vacancy):
     primitive, large, supercell = vacancy
     path = choose_path("G 0 0 0, K 1/3 1/3 0", primitive.structure, 16.0)
     whole = perfect(primitive, (3, 3, 1))
-    intact = unfold(whole, map_supercell(whole.structure, primitive.structure, 0.1), path, WHOLE, primitive.fermi_level)
-    broken = unfold(large, supercell, path, WHOLE, primitive.fermi_level)
+    options = BandOptions(fermi_level=primitive.fermi_level)
+    intact = unfold(whole, map_supercell(whole.structure, primitive.structure, 0.1), path, options)
+    broken = unfold(large, supercell, path, BandOptions(fermi_level=primitive.fermi_level))
     assert levels_with_weight_one(intact) > 20 * len(path.k)
     assert levels_with_weight_one(broken) < 0.1 * levels_with_weight_one(intact)
     rows = 26 - 13 / 9  # of the primitive cell that are there, on average
@@ -119,15 +122,59 @@ def test_atoms_without_a_site_take_their_share_with_them(unpacked):
     np.testing.assert_allclose(weights, states.populations[molybdenum].sum(axis=0), atol=1e-9)
 
 
+@pytest.mark.parametrize("wanted", [{"num_bands": 14}, {"window": (-4.0, 3.0)}])
+@pytest.mark.parametrize("case", ["vacancy", "fe_bcc_spin", "bi_soc"])
+def test_states_of_shift_invert_have_the_weights_and_shares_of_all_states(case, wanted, unpacked, vacancy, monkeypatch):
+    """A large cell's few states, against dense ones; degenerate levels as a whole, since their states are a choice."""
+    if case == "vacancy":
+        primitive, large, supercell = vacancy
+    else:
+        primitive = read_material(unpacked(f"openmx/{case}"))
+        large = perfect(primitive, (2, 1, 1))
+        supercell = map_supercell(large.structure, primitive.structure, 0.1)
+    path = choose_path("G 0 0 0, K 0.31 0.4 0.07", primitive.structure, 4.0)
+    options = BandOptions(fermi_level=primitive.fermi_level, **wanted)
+
+    def computed():
+        bands = compute_bands(large, path, options)
+        shares = project_bands(large, bands, Grouping.SHELL).weights
+        return unfold(large, supercell, path, options), bands, shares
+
+    dense, dense_bands, dense_shares = computed()
+    monkeypatch.setattr(solvers, "DENSE_LIMIT", 10)
+    found, bands, shares = computed()
+    for energies, weights, others, other_weights in (
+        (found.energies, found.weights[..., None], dense.energies, dense.weights[..., None]),
+        (bands.energies, shares, dense_bands.energies, dense_shares),
+    ):
+        compared = 0
+        for place in np.ndindex(energies.shape[:2]):
+            known = energies[place][~np.isnan(energies[place])]
+            inner = known[(known > known[0] + 1e-4) & (known < known[-1] - 1e-4)]  # edges may cut a level
+            for energy in inner:
+                ours, theirs = abs(energies[place] - energy) < 1e-4, abs(others[place] - energy) < 1e-4
+                assert ours.sum() == theirs.sum()
+                np.testing.assert_allclose(
+                    weights[place][ours].sum(axis=0), other_weights[place][theirs].sum(axis=0), atol=1e-8
+                )
+                compared += 1
+        assert compared >= 8
+
+
 def test_spectral_function_holds_the_weights_and_finds_a_shift(vacancy):
     primitive, large, supercell = vacancy
     path = choose_path("G 0 0 0, K 1/3 1/3 0", primitive.structure, 20.0)
-    unfolded = unfold(large, supercell, path, WHOLE, primitive.fermi_level)
+    unfolded = unfold(large, supercell, path, BandOptions(fermi_level=primitive.fermi_level))
     energies = np.linspace(-60, 250, 31_001)
     function = unfolded.spectral_function(energies, 0.05)
     np.testing.assert_allclose(function.sum(axis=1) * 0.01, unfolded.weights[0].sum(axis=1), rtol=1e-6)
+    missing = replace(unfolded, energies=np.where(unfolded.energies > 0, np.nan, unfolded.energies))
+    lower = np.where(unfolded.energies[0] > 0, 0, unfolded.weights[0]).sum(axis=1)
+    np.testing.assert_allclose(missing.spectral_function(energies, 0.05).sum(axis=1) * 0.01, lower, rtol=1e-6)
+    assert -6.0 <= missing.complete_range[0] < missing.complete_range[1] < -primitive.fermi_level
     bands = compute_bands(primitive, path, BandOptions(fermi_level=primitive.fermi_level))
     own = unfolded.shift_of(bands)
+    assert missing.shift_of(bands) == pytest.approx(own, abs=0.2)
     bands.energies[...] -= 1.37
     assert unfolded.shift_of(bands) == pytest.approx(own + 1.37, abs=0.011)
 
@@ -135,5 +182,5 @@ def test_spectral_function_holds_the_weights_and_finds_a_shift(vacancy):
 def test_empty_window(vacancy):
     primitive, large, supercell = vacancy
     path = choose_path("G 0 0 0, K 1/3 1/3 0", primitive.structure, 1.0)
-    with pytest.raises(SolverError, match="no state lies in the window"):
-        unfold(large, supercell, path, (900.0, 901.0), primitive.fermi_level)
+    with pytest.raises(SolverError, match="no band lies in the window"):
+        unfold(large, supercell, path, BandOptions(window=(900.0, 901.0), fermi_level=primitive.fermi_level))

@@ -8,7 +8,7 @@ from deeph_tracegrad.blocks import BlockMatrix
 from deeph_tracegrad.errors import SolverError
 from deeph_tracegrad.inference import fermi
 from deeph_tracegrad.inference.bloch import bloch_operators
-from deeph_tracegrad.inference.counted_fermi import BRACKET
+from deeph_tracegrad.inference.counted_fermi import BRACKET, EDGE_STATES, CountedStates
 from deeph_tracegrad.inference.fermi import (
     BOLTZMANN_EV,
     FermiLevel,
@@ -20,6 +20,7 @@ from deeph_tracegrad.inference.fermi import (
     with_band_edges,
 )
 from deeph_tracegrad.inference.gap import band_edges
+from deeph_tracegrad.inference.solvers import Spectrum
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.orbitals import Basis, ElementBasis, SpinMode
 from materials import random_material
@@ -160,6 +161,42 @@ def test_counts_find_a_gap_and_its_edges(gap, monkeypatch):
     if gap > BRACKET:
         assert (found.valence_top, found.conduction_bottom) == pytest.approx((-1.0, -1.0 + gap), abs=1e-9)
     assert found.level == pytest.approx(-1.0 + gap / 2, abs=1e-3)
+
+
+@pytest.mark.parametrize("guess", [-0.99, 0.7, 1.99])
+def test_a_search_that_begins_in_the_gap_finds_its_edges(guess, monkeypatch):
+    levels = np.concatenate([np.linspace(-9.0, -1.0, 25), np.linspace(2.0, 7.0, 25)])
+    material = replace(chain_of_levels(levels, electrons=50), fermi_level=guess)
+    monkeypatch.setattr(fermi, "DENSE_LIMIT", 0)
+    found = find_fermi_level(material, bloch_operators(material))
+    assert (found.valence_top, found.conduction_bottom) == pytest.approx((-1.0, 2.0), abs=1e-9)
+
+
+def test_edges_of_a_gap_are_sought_at_every_k():
+    """One k has only empty states near the energy, yet the highest filled state is at that k."""
+
+    def spectrum(centre, levels):
+        nearest = np.sort(levels[np.argsort(abs(levels - centre))[:EDGE_STATES]])
+        return Spectrum(nearest, np.zeros(EDGE_STATES), int((levels < nearest[0]).sum()))
+
+    crowded = np.concatenate([np.linspace(-9.0, -0.6, 20), np.linspace(0.1, 0.5, 12)])
+    sparse_levels = np.concatenate([np.linspace(-9.0, -1.0, 20), np.linspace(0.3, 9.0, 12)])
+
+    class Given(CountedStates):
+        def _spectra(self, selection):
+            return [[spectrum(selection.centre, levels)] for levels in (crowded, sparse_levels)]
+
+    counted = Given(None, np.zeros((2, 3)), np.full(2, 0.5), 40.0, 2)
+    level, edges = counted._gap_around(0.0)
+    assert edges == pytest.approx((-0.6, 0.1))
+    assert level == pytest.approx(-0.25)
+    filled = np.linspace(-9.0, -1.0, 40)
+
+    class Full(CountedStates):
+        def _spectra(self, selection):
+            return [[spectrum(selection.centre, filled)]]
+
+    assert Full(None, np.zeros((1, 3)), np.ones(1), 80.0, 2)._gap_around(0.0) == (0.0, (-1.0, np.inf))
 
 
 def test_counts_refuse_electrons_that_do_not_fit(monkeypatch):

@@ -5,6 +5,7 @@ import pytest
 from scipy import linalg, sparse
 
 from deeph_tracegrad.errors import SolverError
+from deeph_tracegrad.inference.solvers import DIRECT_SOLVERS, pardiso
 from deeph_tracegrad.inference.spectra.kernel_polynomials import (
     Bounds,
     FactorisedOverlap,
@@ -40,10 +41,31 @@ def exact(hamiltonian, overlap, members):
     return energies, members @ (states.conj() * (overlap @ states)).real
 
 
+@pytest.fixture(params=DIRECT_SOLVERS)
+def direct(request):
+    if request.param == "pardiso" and pardiso.library() is None:
+        pytest.skip("MKL is not installed")
+    return request.param
+
+
 @pytest.mark.parametrize("real", [True, False])
-def test_full_trace_gives_the_moments_of_the_spectrum(real):
+def test_factors_of_the_overlap(real, direct):
+    """F†⁻¹ F⁻¹ is S⁻¹; a real S takes complex vectors."""
+    _, overlap, _ = pair(real=real)
+    factor = FactorisedOverlap.of(overlap, direct)
+    inverse = np.linalg.inv(overlap.toarray())
+    units = np.eye(SIZE, dtype=complex)
+    np.testing.assert_allclose(factor.solve(units), inverse, atol=1e-12)
+    coloured = factor.coloured(units)
+    np.testing.assert_allclose(coloured @ coloured.conj().T, inverse, atol=1e-12)
+    phases = np.exp(1j * np.arange(SIZE))[:, None]
+    np.testing.assert_allclose(factor.coloured(phases), coloured @ phases, atol=1e-12)
+
+
+@pytest.mark.parametrize("real", [True, False])
+def test_full_trace_gives_the_moments_of_the_spectrum(real, direct):
     hamiltonian, overlap, members = pair(real=real)
-    factor = FactorisedOverlap.of(overlap)
+    factor = FactorisedOverlap.of(overlap, direct)
     bounds = Bounds.of(hamiltonian, factor)
     energies, shares = exact(hamiltonian, overlap, members)
     assert bounds.centre - bounds.radius < energies[0] < energies[-1] < bounds.centre + bounds.radius
@@ -97,13 +119,14 @@ def test_jackson_factors():
     assert 0 < factors[-1] < 1e-3
 
 
-def test_what_is_no_overlap_is_refused():
-    hamiltonian, overlap, members = pair(real=True)
+@pytest.mark.parametrize("real", [True, False])
+def test_what_is_no_overlap_is_refused(real, direct):
+    hamiltonian, overlap, members = pair(real=real)
     with pytest.raises(SolverError, match="not positive definite"):
-        FactorisedOverlap.of(overlap - 2 * sparse.eye_array(SIZE, format="csr"))
-    singular = sparse.csr_array(np.diag(np.r_[np.zeros(1), np.ones(SIZE - 1)]))
-    with pytest.raises(SolverError, match=r"singular|positive"):
-        FactorisedOverlap.of(singular)
-    factor = FactorisedOverlap.of(overlap)
+        FactorisedOverlap.of(overlap - 2 * sparse.eye_array(SIZE, format="csr"), direct)
+    singular = sparse.csr_array(np.diag(np.r_[np.zeros(1), np.ones(SIZE - 1)]).astype(overlap.dtype))
+    with pytest.raises(SolverError, match="not positive definite"):
+        FactorisedOverlap.of(singular, direct)
+    factor = FactorisedOverlap.of(overlap, direct)
     with pytest.raises(SolverError, match="outside"):
         chebyshev_moments(hamiltonian, factor, Bounds(0.0, 1.0), np.eye(SIZE), 40, members)

@@ -100,6 +100,36 @@ def test_shifted_turned_and_strained_layer_in_another_vacuum(height):
     assert len(np.unique(occupied, axis=0)) == len(moved)
 
 
+@pytest.mark.parametrize("height", [22.0, 31.0])
+@pytest.mark.parametrize("moved", ["supercell", "primitive", "both"])
+def test_layer_that_is_cut_by_the_end_of_the_cell(height, moved):
+    """Its atoms written between 0 and 1 along the vacuum: the lower sulphur at the top of the cell."""
+
+    def cut(structure):
+        fractions = (structure.frac_coords + np.array([0, 0, 0.5])) % 1.0
+        return Structure(structure.lattice, structure.species, fractions)
+
+    perfect = supercell(LAYER, np.diag([3, 2, 1]))
+    vectors = perfect.lattice.matrix.copy()
+    vectors[2, 2] = height
+    other = Structure(Lattice(vectors), perfect.species, perfect.cart_coords, coords_are_cartesian=True)
+    other = other if moved == "primitive" else cut(other)
+    found = map_supercell(other, LAYER if moved == "supercell" else cut(LAYER), 0.1)
+    assert (found.num_cells, found.vacancies, found.strangers) == (6, 0, 0)
+    assert found.displacement.max() < 1e-6
+    heights = other.frac_coords[:, 2] - found.cell[:, 2]
+    assert np.ptp(heights) * height < 4.0  # the cell tells which image of the layer an atom is of
+
+
+def test_molecules_have_no_lattice_to_turn():
+    box = Lattice.cubic(20.0)
+    water = Structure(box, ["O", "H", "H"], [[0.5, 0.5, 0.5], [0.54, 0.53, 0.5], [0.46, 0.53, 0.5]])
+    found = map_supercell(Structure(Lattice.cubic(15.0), ["H"], [[0.1, 0.1, 0.1]]), water, 0.5)
+    assert (found.num_cells, found.vacancies, found.strangers) == (1, 2, 0)
+    with pytest.raises(MismatchError, match="no atom"):
+        map_supercell(Structure(box, ["Xe"], [[0.1, 0.1, 0.1]]), Structure(box, ["O", "H"], water.frac_coords[:2]), 0.1)
+
+
 def test_turned_crystal():
     perfect = supercell(CRYSTAL, [[2, 0, 0], [0, 2, 0], [0, 0, 3]])
     turn = rotation([1, 2, 3], 1.1)
