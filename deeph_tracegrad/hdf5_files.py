@@ -1,8 +1,10 @@
-"""HDF5 files of other programs, read so that a damaged one ends in a ReadError."""
+"""HDF5 files, read so that a damaged one ends in a ReadError, and written so that a full disk ends in an OSError."""
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -26,6 +28,47 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
         raise ReadError(path, f"lacks something that it should have ({error})") from error
     except (OSError, RuntimeError, ValueError, TypeError) as error:
         raise ReadError(path, f"is no HDF5 file, or a damaged one ({error})") from error
+
+
+@contextmanager
+def new_hdf5(path: Path, *, track_order: bool = False) -> Iterator[h5py.File]:
+    """A new HDF5 file to write, which may remember the order of its datasets.
+
+    Raises:
+        OSError: the system refuses to write: no space, a quota.
+    """
+    with _KeptFailure(path, "w+") as stream:
+        try:
+            with h5py.File(stream, "w", track_order=track_order) as file:
+                yield file
+        finally:
+            if stream.failure is not None:
+                raise stream.failure
+
+
+class _KeptFailure(io.FileIO):
+    """A file for the HDF5 library, which may crash the process where closing a file fails to write.
+
+    failure: the first one; nothing is written after it.
+    """
+
+    failure: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        left = memoryview(data)
+        try:
+            while self.failure is None and left:
+                left = left[super().write(left) :]
+        except OSError as error:
+            self.failure = error
+        return len(data)
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.failure = self.failure or error
+            return self.tell()
 
 
 def read_dataset(path: Path, file: h5py.File, name: str, kinds: str, shape: tuple[int | None, ...]) -> np.ndarray:
