@@ -4,7 +4,6 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -34,41 +33,16 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
 def new_hdf5(path: Path, *, track_order: bool = False) -> Iterator[h5py.File]:
     """A new HDF5 file to write, which may remember the order of its datasets.
 
+    It is made in memory and takes as much there as on the disk, because the HDF5 library may crash the process where
+    the system refuses to write.
+
     Raises:
         OSError: the system refuses to write: no space, a quota.
     """
-    with _KeptFailure(path, "w+") as stream:
-        try:
-            with h5py.File(stream, "w", track_order=track_order) as file:
-                yield file
-        finally:
-            if stream.failure is not None:
-                raise stream.failure
-
-
-class _KeptFailure(io.FileIO):
-    """A file for the HDF5 library, which may crash the process where closing a file fails to write.
-
-    failure: the first one; nothing is written after it.
-    """
-
-    failure: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        left = memoryview(data)
-        try:
-            while self.failure is None and left:
-                left = left[super().write(left) :]
-        except OSError as error:
-            self.failure = error
-        return len(data)
-
-    def truncate(self, size: int | None = None) -> int:
-        try:
-            return super().truncate(size)
-        except OSError as error:
-            self.failure = self.failure or error
-            return self.tell()
+    image = io.BytesIO()
+    with h5py.File(image, "w", track_order=track_order) as file:
+        yield file
+    path.write_bytes(image.getbuffer())
 
 
 def read_dataset(path: Path, file: h5py.File, name: str, kinds: str, shape: tuple[int | None, ...]) -> np.ndarray:

@@ -18,6 +18,7 @@ Command = Callable[..., int]
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "twisted_bilayer"
 BILAYER = EXAMPLE / "runs" / "bilayer_1_2"
+LAYER = EXAMPLE / "runs" / "layer_0"
 BASIS = ("--basis-dir", EXAMPLE, "--basis", "C=C6.0-s2p2d1")
 FERMI = ("--fermi", -3.65)
 
@@ -67,8 +68,8 @@ def left(folder: Path) -> list[str]:
     ("name", "arguments"),
     [
         ("out/POSCAR", ("overlap", BILAYER / "POSCAR", *BASIS, "--out", "out")),
-        ("b.h5", ("bands", BILAYER, "--density", 10, *FERMI, "--out", "b")),
-        ("d.h5", ("dos", BILAYER, "--density", 3, *FERMI, "--method", "gaussian", "--out", "d")),
+        ("b.h5", ("bands", LAYER, "--density", 10, *FERMI, "--out", "b")),
+        ("d.h5", ("dos", LAYER, "--density", 1, *FERMI, "--method", "gaussian", "--out", "d")),
         ("dataset/shards", ("preprocess", EXAMPLE / "runs" / "layer_0", "--workers", 1, "--out", "dataset")),
     ],
 )
@@ -98,14 +99,14 @@ def test_a_full_disk_keeps_the_prediction_before(command: Command, example_check
 
 @pytest.mark.slow
 def test_too_little_memory(command: Command, example_checkpoint: Path, tmp_path: Path) -> None:
-    assert command("twist", 5, 6, "--out", tmp_path / "large.vasp") == 0
+    assert command("twist", 6, 7, "--out", tmp_path / "large.vasp") == 0
     predict = ("predict", example_checkpoint, tmp_path / "large.vasp", "--device", "cpu", *BASIS[:2])
     assert command(*predict, "--out", tmp_path) == 0
     work = tmp_path / "work"
     work.mkdir()
     for megabytes, arguments in (
-        (25, ("overlap", tmp_path / "large.vasp", *BASIS, "--out", "out")),
-        (60, (*predict, "--out", "out")),
+        (40, ("overlap", tmp_path / "large.vasp", *BASIS, "--out", "out")),
+        (100, (*predict, "--out", "out")),
         (60, ("bands", tmp_path / "large", *FERMI, "--out", "b")),
         (60, ("dos", tmp_path / "large", *FERMI, "--out", "d")),
     ):
