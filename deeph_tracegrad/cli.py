@@ -443,6 +443,11 @@ def main() -> None:
         _fail(f"error: {error}", EXIT_ERROR)
     except OSError as error:  # of the machine, not of the program: no space, no permission, a quota
         _fail(f"error: {error.filename or 'reading or writing failed'}: {error.strerror or error}", EXIT_ERROR)
+    except MemoryError as error:
+        _fail(
+            f"error: the memory of the machine does not suffice ({error or 'nothing is left'}); use one with more",
+            EXIT_ERROR,
+        )
     except Exception as error:  # noqa: BLE001  the last place that can turn a crash into a message
         log = Path("error.log").resolve()
         try:

@@ -12,7 +12,6 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from pymatgen.core import Element, Structure
 
@@ -27,7 +26,7 @@ from deeph_tracegrad.deeph_matrices import (
     stored_matrices,
 )
 from deeph_tracegrad.errors import ReadError
-from deeph_tracegrad.hdf5_files import open_hdf5, read_dataset
+from deeph_tracegrad.hdf5_files import new_hdf5, open_hdf5, read_dataset
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.orbitals import Basis, SpinMode
 from deeph_tracegrad.poscar import read_poscar, write_poscar
@@ -176,7 +175,7 @@ def _write_matrices(path: Path, matrices: Sequence[BlockMatrix]) -> None:
     first = matrices[0]
     rows, columns = first.sizes[first.pairs[:, 3]], first.sizes[first.pairs[:, 4]]
     entries = [matrix.entries for matrix in matrices]
-    with h5py.File(path, "w") as file:
+    with new_hdf5(path) as file:
         file.create_dataset("atom_pairs", data=first.pairs.astype(np.int64), fletcher32=True)
         file.create_dataset("chunk_shapes", data=np.stack([rows, columns], axis=1))
         file.create_dataset("chunk_boundaries", data=first.offsets)

@@ -1,5 +1,6 @@
-"""HDF5 files of other programs, read so that a damaged one ends in a ReadError."""
+"""HDF5 files, read so that a damaged one ends in a ReadError, and written so that a full disk ends in an OSError."""
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,22 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
         raise ReadError(path, f"lacks something that it should have ({error})") from error
     except (OSError, RuntimeError, ValueError, TypeError) as error:
         raise ReadError(path, f"is no HDF5 file, or a damaged one ({error})") from error
+
+
+@contextmanager
+def new_hdf5(path: Path, *, track_order: bool = False) -> Iterator[h5py.File]:
+    """A new HDF5 file to write, which may remember the order of its datasets.
+
+    It is made in memory and takes as much there as on the disk, because the HDF5 library may crash the process where
+    the system refuses to write.
+
+    Raises:
+        OSError: the system refuses to write: no space, a quota.
+    """
+    image = io.BytesIO()
+    with h5py.File(image, "w", track_order=track_order) as file:
+        yield file
+    path.write_bytes(image.getbuffer())
 
 
 def read_dataset(path: Path, file: h5py.File, name: str, kinds: str, shape: tuple[int | None, ...]) -> np.ndarray:

@@ -7,13 +7,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from deeph_tracegrad.blocks import BlockMatrix, find_pairs
 from deeph_tracegrad.deeph_matrices import check_entries, check_pairs
 from deeph_tracegrad.errors import ReadError
-from deeph_tracegrad.hdf5_files import open_hdf5, read_dataset
+from deeph_tracegrad.hdf5_files import new_hdf5, open_hdf5, read_dataset
 
 _INTEGER = r"(-?\d{1,9})"
 
@@ -70,7 +69,7 @@ def has_spin(path: Path, orbitals: np.ndarray) -> bool:
 def write_blocks(path: Path, matrices: Sequence[BlockMatrix]) -> None:
     """A file of one dataset a block, in the order of the pairs; several matrices are numbered in the names, from 1."""
     pairs = (matrices[0].pairs + np.array([0, 0, 0, 1, 1])).tolist()
-    with h5py.File(path, "w", track_order=True) as file:
+    with new_hdf5(path, track_order=True) as file:
         for number, matrix in enumerate(matrices, 1):
             for place, pair in enumerate(pairs):
                 name = str(pair if len(matrices) == 1 else [*pair, number])

@@ -14,6 +14,7 @@ import numpy as np
 
 from deeph_tracegrad.atomic import atomic_path
 from deeph_tracegrad.errors import MismatchError, ReadError
+from deeph_tracegrad.hdf5_files import new_hdf5
 from deeph_tracegrad.material import pair_vectors
 from deeph_tracegrad.orbitals import SpinMode
 from deeph_tracegrad.samples import Sample, block_dtype
@@ -70,7 +71,7 @@ class ShardWriter:
 @contextmanager
 def write_shard(path: Path, spin: SpinMode) -> Iterator[ShardWriter]:
     """A shard that appears under its name when the block ends, or not at all."""
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with atomic_path(path) as temporary, new_hdf5(temporary) as file:
         yield ShardWriter(file, spin)
 
 

@@ -12,6 +12,7 @@ from deeph_tracegrad import cli
 from training_file import write_training
 
 DATA = Path(__file__).parent / "data"
+EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 @pytest.fixture(scope="session")
@@ -79,3 +80,27 @@ max_edges = 160
 test = 0.0
 """,
     )
+
+
+@pytest.fixture(scope="session")
+def example_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network for the basis of examples/twisted_bilayer, trained for an epoch on one of its runs."""
+    from deeph_tracegrad.config import load_config
+    from deeph_tracegrad.preprocess.build import build_dataset
+    from deeph_tracegrad.training.loop import train
+
+    folder = tmp_path_factory.mktemp("example")
+    build_dataset([str(EXAMPLES / "twisted_bilayer" / "runs" / "layer_0")], folder / "dataset", workers=1)
+    settings = {
+        "data.dataset": folder / "dataset",
+        "data.train": '["layer_0"]',
+        "data.validation": "[]",
+        "model.blocks": 1,
+        "model.trunk": "4x0e+4x1o+2x2e",
+        "training.run": folder / "run",
+        "training.epochs": 1,
+        "training.threads": 1,
+    }
+    overridden = [f"{key}={value}" for key, value in settings.items()]
+    train(load_config(EXAMPLES / "twisted_bilayer" / "config.toml", overridden), resume=False)
+    return folder / "run" / "last.pt"

@@ -17,6 +17,7 @@ import numpy as np
 from deeph_tracegrad import __version__
 from deeph_tracegrad.atomic import atomic_path
 from deeph_tracegrad.errors import ReadError
+from deeph_tracegrad.hdf5_files import new_hdf5
 from deeph_tracegrad.inference.bands import BandStructure
 from deeph_tracegrad.inference.fermi import FermiLevel
 from deeph_tracegrad.inference.kpath import KPath
@@ -64,7 +65,7 @@ def write_bands(path: Path, bands: BandStructure, projections: BandProjections |
     if projections is not None:
         datasets["projection_labels"] = list(projections.labels)
         datasets["band_projections"] = projections.weights.transpose(0, 2, 1, 3).reshape(*data.shape, -1)  # (n, K, g)
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with atomic_path(path) as temporary, new_hdf5(temporary) as file:
         file.attrs.update(format=FORMAT, format_version=FORMAT_VERSION, program=f"deeph-tracegrad {__version__}")
         for key, value in datasets.items():
             file.create_dataset(key, data=value)

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from deeph_tracegrad import __version__
 from deeph_tracegrad.atomic import atomic_path
+from deeph_tracegrad.hdf5_files import new_hdf5
 from deeph_tracegrad.inference.spectra.dos import DensityOfStates
 from deeph_tracegrad.inference.spectra.supercell import SupercellMap
 from deeph_tracegrad.inference.spectra.unfolding import UnfoldedStates
@@ -83,7 +83,7 @@ def write_unfolded(file: Path, states: UnfoldedStates, supercell: SupercellMap) 
 
 
 def _write(file: Path, kind: str, datasets: Mapping[str, Any]) -> None:
-    with atomic_path(file) as temporary, h5py.File(temporary, "w") as stream:
+    with atomic_path(file) as temporary, new_hdf5(temporary) as stream:
         stream.attrs.update(format=kind, format_version=FORMAT_VERSION, program=f"deeph-tracegrad {__version__}")
         for key, value in datasets.items():
             stream.create_dataset(key, data=value)

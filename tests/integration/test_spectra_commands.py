@@ -203,7 +203,8 @@ def large(monkeypatch):
         (solvers, "DENSE_LIMIT", 20),
         (counts, "DENSE_LIMIT", 20),
         (bands, "SMALL_CELL", 20),
-        (bands, "DEFAULT_NUM_BANDS", 8),
+        (window, "SMALL_CELL", 20),
+        (window, "WINDOW_STATES", 8),
     ]:
         monkeypatch.setattr(module, name, value)
 
