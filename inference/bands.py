@@ -16,7 +16,7 @@ from deeph_tracegrad.inference.checks import check_fermi_level, check_window
 from deeph_tracegrad.inference.fermi import FermiLevel, find_fermi_level, with_band_edges
 from deeph_tracegrad.inference.kpath import KPath
 from deeph_tracegrad.inference.kpoints import over_k_points
-from deeph_tracegrad.inference.solvers import SMALL_CELL, Selection, Spectrum, choose_solver
+from deeph_tracegrad.inference.solvers import SMALL_CELL, Selection, SlepcSolver, Spectrum, choose_solver
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.orbitals import SpinMode
 
@@ -141,7 +141,9 @@ def _computed(material: Material, path: KPath, options: BandOptions) -> BandStru
         overlap = operators.overlap.at_k(k)
         return [solver(channel.at_k(k), overlap) for channel in operators.hamiltonian]
 
-    energies, residuals, first_band = _aligned(over_k_points(solve, path.k, operators.num_orbitals, "bands"))
+    together = isinstance(solver, SlepcSolver)
+    spectra = over_k_points(solve, path.k, operators.num_orbitals, "bands", together=together)
+    energies, residuals, first_band = _aligned(spectra)
     kept = _kept_bands(energies, selection)
     return BandStructure(
         path,

@@ -4,12 +4,13 @@ from deeph_tracegrad.errors import ConfigError
 from deeph_tracegrad.inference.solvers.dense import solve_dense
 from deeph_tracegrad.inference.solvers.direct import DIRECT_SOLVERS, choose_direct_solver
 from deeph_tracegrad.inference.solvers.shift_invert import ShiftInvertSolver, count_below
+from deeph_tracegrad.inference.solvers.slepc import SlepcSolver, engine
 from deeph_tracegrad.inference.solvers.spectrum import Selection, Solver, Spectrum
 
 DENSE_LIMIT = 3000  # orbitals; beyond, a dense k-point takes minutes and its matrices gigabytes
 SMALL_CELL = 1000  # orbitals; below, all bands of a k-point take about a second
 SPARSE_SHARE = 20  # shift-invert pays for less than one state in this many
-SOLVERS = ("dense", "shift-invert")
+SOLVERS = ("dense", "shift-invert", "slepc")
 
 
 def choose_solver(num_orbitals: int, selection: Selection, name: str = "auto", direct: str = "auto") -> Solver:
@@ -21,12 +22,15 @@ def choose_solver(num_orbitals: int, selection: Selection, name: str = "auto", d
         ConfigError: there is no solver of this name, or it is not installed.
     """
     if name not in ("auto", *SOLVERS):
-        raise ConfigError(f"there is no solver {name!r}; take auto, {' or '.join(SOLVERS)}")
+        raise ConfigError(f"there is no solver {name!r}; take auto, {', '.join(SOLVERS[:-1])} or {SOLVERS[-1]}")
     direct = choose_direct_solver(direct) if direct != "auto" else direct
     few = selection.num_bands is not None and selection.num_bands * SPARSE_SHARE <= num_orbitals
     if name == "auto":
         large = num_orbitals > DENSE_LIMIT or (num_orbitals > SMALL_CELL and few)
         name = "shift-invert" if large else "dense"
+    if name == "slepc":
+        engine()
+        return SlepcSolver(selection)
     return ShiftInvertSolver(selection, direct) if name == "shift-invert" else solve_dense
 
 
@@ -37,6 +41,7 @@ __all__ = [
     "SOLVERS",
     "Selection",
     "ShiftInvertSolver",
+    "SlepcSolver",
     "Solver",
     "Spectrum",
     "choose_direct_solver",
