@@ -8,8 +8,12 @@ from scipy import sparse
 from scipy.linalg import eigh
 
 from deeph_tracegrad.errors import ConfigError, SolverError
+from deeph_tracegrad.inference import bands
+from deeph_tracegrad.inference.bands import BandOptions, compute_bands
+from deeph_tracegrad.inference.kpath import choose_path
 from deeph_tracegrad.inference.solvers import Selection, SlepcSolver, choose_solver, slepc
 from deeph_tracegrad.inference.solvers.conditioning import FLOOR
+from deeph_tracegrad.preprocess.runs import read_material
 from pencils import near_degenerate
 
 
@@ -173,6 +177,18 @@ def test_all_bands_take_a_dense_solver(problem):
         SlepcSolver(Selection())(*problem)
     with pytest.raises(SolverError, match="too many"):
         SlepcSolver(Selection(num_bands=problem[0].shape[0]))(*problem)
+
+
+@installed
+def test_bands_with_spin_orbit_coupling_are_those_of_the_dense_solver(unpacked, monkeypatch):
+    material = read_material(unpacked("openmx/bi_soc"))
+    path, options = choose_path("auto", material.structure, 5.0), BandOptions(window=(-3.0, 3.0))
+    dense = compute_bands(material, path, options)
+    monkeypatch.setattr(bands, "choose_solver", lambda _, selection: SlepcSolver(selection))
+    found = compute_bands(material, path, options)
+    assert found.first_band == dense.first_band
+    inside = np.abs(dense.energies - dense.fermi.level) < 3.0
+    np.testing.assert_allclose(found.energies[inside], dense.energies[inside], atol=1e-10)
 
 
 @installed
