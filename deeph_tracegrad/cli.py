@@ -50,8 +50,11 @@ FermiOption = Annotated[
     float | None, typer.Option("--fermi", help="Fermi level in eV; by default from the electron count.")
 ]
 SolverOption = Annotated[
-    Literal["auto", "dense", "shift-invert"],
-    typer.Option(help="Eigensolver: dense gives all states, shift-invert those of a window; auto goes by the size."),
+    Literal["auto", "dense", "shift-invert", "slepc"],
+    typer.Option(
+        help="Eigensolver: dense gives all states, shift-invert those of a window; slepc (optional) shares each "
+        "factorisation among all MPI ranks; auto is one of the first two, by the size."
+    ),
 ]
 DirectOption = Annotated[
     Literal["auto", "pardiso", "superlu"],

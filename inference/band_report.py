@@ -8,7 +8,7 @@ from deeph_tracegrad.inference.bands import BandStructure
 from deeph_tracegrad.parallel import world
 
 NEAR_FERMI = 2.0  # eV on either side
-SOUND_RESIDUAL = 1e-6  # eV
+SOUND_RESIDUAL = 1e-4  # eV; an energy is wrong by its square over the distance to the next level
 TABLE_ROW = "{:16}{:>7}{:>10}{:>10}{:>11}{:>10}{:>10}"
 
 

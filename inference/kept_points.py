@@ -11,7 +11,7 @@ import numpy as np
 from deeph_tracegrad.inference.bloch import BlochOperators
 from deeph_tracegrad.inference.kept_results import KeptResults, Origin
 from deeph_tracegrad.inference.kpoints import over_k_points
-from deeph_tracegrad.inference.solvers import Solver, Spectrum
+from deeph_tracegrad.inference.solvers import Solver, Spectrum, works_on_all_ranks
 
 
 class KeptPoints:
@@ -22,7 +22,13 @@ class KeptPoints:
         self.known: dict[tuple[float, ...], Any] = {tuple(k): content for k, content in kept.find(kind, origin)}
 
     def over(
-        self, solve: Callable[[np.ndarray], Any], k_points: np.ndarray, num_orbitals: int, label: str
+        self,
+        solve: Callable[[np.ndarray], Any],
+        k_points: np.ndarray,
+        num_orbitals: int,
+        label: str,
+        *,
+        together: bool = False,
     ) -> list[Any]:
         """`over_k_points` of a function that gives JSON; what is known is not solved, nor one of the (K, 3) twice."""
         missing = [k for k in dict.fromkeys(map(tuple, k_points.tolist())) if k not in self.known]
@@ -32,7 +38,7 @@ class KeptPoints:
             self._kept.add(self._kind, self._origin, [k.tolist(), content])
             return content
 
-        solved = over_k_points(solve_and_keep, np.reshape(missing, (-1, 3)), num_orbitals, label)
+        solved = over_k_points(solve_and_keep, np.reshape(missing, (-1, 3)), num_orbitals, label, together=together)
         self.known.update(zip(missing, solved, strict=True))
         return [self.known[k] for k in map(tuple, k_points.tolist())]
 
@@ -46,7 +52,8 @@ class KeptPoints:
             channels = [solver(channel.at_k(k), overlap) for channel in operators.hamiltonian]
             return [[int(one.first), one.energies.tolist(), one.residuals.tolist()] for one in channels]
 
+        solved = self.over(solve, k_points, operators.num_orbitals, label, together=works_on_all_ranks(solver))
         return [
             [Spectrum(np.array(energies), np.array(residuals), first) for first, energies, residuals in channels]
-            for channels in self.over(solve, k_points, operators.num_orbitals, label)
+            for channels in solved
         ]

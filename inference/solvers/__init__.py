@@ -6,12 +6,13 @@ from deeph_tracegrad.errors import ConfigError
 from deeph_tracegrad.inference.solvers.dense import solve_dense
 from deeph_tracegrad.inference.solvers.direct import DIRECT_SOLVERS, choose_direct_solver
 from deeph_tracegrad.inference.solvers.shift_invert import ShiftInvertSolver, count_below
+from deeph_tracegrad.inference.solvers.slepc import SlepcSolver, engine
 from deeph_tracegrad.inference.solvers.spectrum import Selection, Solver, Spectrum
 
 DENSE_LIMIT = 3000  # orbitals; beyond, a dense k-point takes minutes and its matrices gigabytes
 SMALL_CELL = 1000  # orbitals; below, all bands of a k-point take about a second
 SPARSE_SHARE = 20  # shift-invert pays for less than one state in this many
-SOLVERS = ("dense", "shift-invert")
+SOLVERS = ("dense", "shift-invert", "slepc")
 
 
 def fastest_solver(num_orbitals: int, selection: Selection) -> str:
@@ -32,13 +33,21 @@ def choose_solver(
         ConfigError: there is no solver of this name, or it is not installed.
     """
     if name not in ("auto", *SOLVERS):
-        raise ConfigError(f"there is no solver {name!r}; take auto, {' or '.join(SOLVERS)}")
+        raise ConfigError(f"there is no solver {name!r}; take auto, {', '.join(SOLVERS[:-1])} or {SOLVERS[-1]}")
     direct = choose_direct_solver(direct) if direct != "auto" else direct
     if name == "auto":
         name = fastest_solver(num_orbitals, selection)
+    if name == "slepc":
+        engine()
+        return SlepcSolver(selection)
     if name == "shift-invert":
         return ShiftInvertSolver(selection, direct, with_states)
     return partial(solve_dense, with_states=True) if with_states else solve_dense
+
+
+def works_on_all_ranks(solver: Solver) -> bool:
+    """Whether the MPI ranks solve each k-point together, and must all call the solver."""
+    return isinstance(solver, SlepcSolver)
 
 
 __all__ = [
@@ -48,6 +57,7 @@ __all__ = [
     "SOLVERS",
     "Selection",
     "ShiftInvertSolver",
+    "SlepcSolver",
     "Solver",
     "Spectrum",
     "choose_direct_solver",
@@ -55,4 +65,5 @@ __all__ = [
     "count_below",
     "fastest_solver",
     "solve_dense",
+    "works_on_all_ranks",
 ]

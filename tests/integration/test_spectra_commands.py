@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from deeph_tracegrad.deeph_format import write_deeph
-from deeph_tracegrad.inference import bands, solvers
+from deeph_tracegrad.inference import bands, solvers, window
 from deeph_tracegrad.inference.bands import BandOptions, compute_bands
 from deeph_tracegrad.inference.kpath import path_through
 from deeph_tracegrad.inference.spectra import counts
@@ -215,7 +215,7 @@ def test_unfolding_of_a_large_cell_takes_the_states_around_the_fermi_level(
     primitive = unpacked("openmx/graphene")
     options = ("--primitive", primitive, "--density", 20, "--fermi", -3.8, "-o", tmp_path / "large")
     assert command("unfold", vacancy, *options) == 0
-    assert "91 orbitals: only the 8 bands nearest" in capfd.readouterr().out
+    assert re.search(r"window +-\d.* for the 8 states nearest", capfd.readouterr().out)
     check_pictures(tmp_path / "large", ("png",))
     with h5py.File(tmp_path / "large.h5") as file:
         energies = file["energies_eV"][0]
