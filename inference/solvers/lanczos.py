@@ -18,6 +18,7 @@ from deeph_tracegrad.inference.solvers.product import product
 BLOCK = 4  # vectors; larger ones make each solve cheaper, but more of them needed
 ACCURATE = 1e-9  # that a direct solver of double precision leaves room for
 DEPENDENT = 1e-14  # squared norm of what a vector adds to those of its block
+ROUNDING = 1e-6  # norm of what is left of a unit vector that is nothing but the rounding of others
 NOTHING_NEW = 1e-13  # norm of what the operator adds to the basis, of its largest eigenvalue
 
 Solve = Callable[[np.ndarray], np.ndarray]
@@ -65,7 +66,7 @@ def nearest_states(
         inside = _take_out(block, *known)
         block, image, rest = _orthonormal(block, product(overlap, block), NOTHING_NEW * largest)
         correction = _take_out(block, *known)  # what is left may be as small as the first's rounding
-        block, image, again = _orthonormal(block, image - known[1] @ correction)
+        block, image, again = _orthonormal(block, image - known[1] @ correction, ROUNDING)
         projected[:count, new] = inside + correction @ rest
         rest = again @ rest
 
@@ -106,7 +107,7 @@ def _orthonormal(block: np.ndarray, image: np.ndarray, floor: float = 0.0) -> tu
     """
     gram = block.conj().T @ image
     squares = gram.diagonal().real
-    if (squares < 0).any():
+    if (squares < -(floor**2)).any():
         raise np.linalg.LinAlgError("S is not positive definite")
     scale = np.sqrt(np.where(squares > floor**2, squares, np.inf))
     norms, turn = linalg.eigh(gram / scale[:, None] / scale)

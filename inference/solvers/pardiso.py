@@ -24,7 +24,7 @@ _ANALYSE_AND_FACTORISE, _SOLVE, _SOLVE_DIAGONAL, _SOLVE_UPPER, _RELEASE = 12, 33
 _HERMITIAN, _SYMMETRIC = -4, -2  # indefinite; without the sign positive definite
 # Places in iparm, counted from 0; https://www.intel.com/content/www/us/en/docs/onemkl, "pardiso iparm Parameter"
 _OWN_VALUES, _ORDERING, _REFINEMENT, _TINY_PIVOT, _SCALING, _MATCHING = 0, 1, 7, 9, 10, 12
-_PERTURBED, _PIVOTING, _NEGATIVE, _SINGLE, _FROM_ZERO = 13, 20, 22, 27, 34
+_PERTURBED, _PIVOTING, _NEGATIVE, _ONE_BY_ONE, _SINGLE, _FROM_ZERO = 13, 20, 22, 24, 27, 34
 _METIS, _BUNCH_KAUFMAN = 2, 1
 _OUT_OF_MEMORY = (-2, -9)
 _SAME = 1e3  # relative difference of a row's multipliers that rounding alone can make, in units of the precision
@@ -110,13 +110,17 @@ class PardisoFactors:
         return solution
 
     def _count_negative(self) -> int:
+        self._parameters[_ONE_BY_ONE] = 1  # on several threads this phase divides some 2x2 pivots by zero
         phases = np.exp(2j * np.pi * np.random.default_rng(0).random((2, self._size))).astype(self._values.dtype)
         multipliers = []
         for probe in phases:  # one at a time: with several right-hand sides this phase loses the pivoting
             image = np.empty_like(probe)
             self._call(_SOLVE_DIAGONAL, probe, image)
             multipliers.append(image / probe)
+        self._parameters[_ONE_BY_ONE] = 0
         first, second = multipliers
+        if not np.isfinite(multipliers).all():
+            raise ArithmeticError("PARDISO's pivots cannot be counted")
         rounding = _SAME * np.finfo(first.dtype).eps
         alone = np.abs(first - second) <= rounding * np.maximum(np.abs(first), np.abs(second))
         return int((first[alone].real < 0).sum()) + int((~alone).sum()) // 2

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import sparse
+from threadpoolctl import ThreadpoolController
 
 from deeph_tracegrad.errors import SolverError
 from deeph_tracegrad.inference.solvers.conditioning import ConstrainedFactors, Deflation, deflation_of
@@ -122,15 +123,17 @@ class _Problem:
         for attempt in range(ATTEMPTS):
             factors = self._factorise(shift + attempt * step, step)
             try:
-                energies, states = nearest_states(
-                    factors.solve,
-                    self.overlap,
-                    factors.shift,
-                    enough,
-                    most,
-                    self.hamiltonian.dtype,
-                    factors.accuracy,
-                )
+                # OpenBLAS's threads keep spinning after each product, on the cores that the direct solver's need
+                with ThreadpoolController().select(internal_api="openblas").limit(limits=1):
+                    energies, states = nearest_states(
+                        factors.solve,
+                        self.overlap,
+                        factors.shift,
+                        enough,
+                        most,
+                        self.hamiltonian.dtype,
+                        factors.accuracy,
+                    )
             except np.linalg.LinAlgError:
                 raise SolverError(
                     "S(k) is not positive definite; check the overlap, its units and atom order"

@@ -205,6 +205,7 @@ def large(monkeypatch):
         (bands, "SMALL_CELL", 20),
         (window, "SMALL_CELL", 20),
         (window, "WINDOW_STATES", 8),
+        (bands, "WINDOW_STATES", 8),
     ]:
         monkeypatch.setattr(module, name, value)
 
