@@ -5,8 +5,8 @@
 C6.0-s2p2d1, from 508 atoms up. Each solver runs in a process of its own; its peak memory counts H(k), S(k) and all else
 that the process holds. The second figure is processor time, which other jobs on the machine change less; the ratio is
 of wall times. `assemble` is both Bloch sums. The peer is `eigsh(H, 20, S, sigma=E)` with SciPy's defaults,
-which factorises by SuperLU with COLAMD. Γ has real matrices. States and their numbers are compared. --plot draws time and memory
-over the size.
+which factorises by SuperLU with COLAMD. Γ has real matrices. States and their numbers are compared. --plot draws
+time and memory over the size.
 """
 
 import argparse
@@ -109,7 +109,7 @@ def run(side: str, m: int, n: int, *, gamma: bool) -> dict:
 
 
 def solved(side: str, m: int, n: int, k: tuple[float, ...]) -> dict:
-    """What one solver took. memory: GB at its peak; the others in seconds, energies in eV; first: number of the lowest."""
+    """What one solver took. memory: GB at its peak; first: number of the lowest state; the others in seconds and eV."""
     material = twisted_graphene(m, n)
     operators = bloch_operators(material)
     start = time.perf_counter()
