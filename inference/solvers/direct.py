@@ -155,6 +155,6 @@ def _upper_triangle(matrix: sparse.csr_array) -> sparse.csr_array:
 @cache
 def _advise_pardiso() -> None:
     warn(
-        "SuperLU factorises, which takes ten times as long as MKL PARDISO for large cells; where MKL runs "
+        "SuperLU factorises, which takes several times as long as MKL PARDISO for large cells; where MKL runs "
         "(x86-64), pip install 'deeph-tracegrad[mkl]'"
     )
