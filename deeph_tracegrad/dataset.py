@@ -68,7 +68,7 @@ class GraphDataset:
         numbers = {name: number for number, name in enumerate(dict.fromkeys(columns["shard"]))}
         self._shard_names = list(numbers)
         self._shard = np.array([numbers[name] for name in columns["shard"]], dtype=np.int32)
-        self._place = np.array(columns["place"], dtype=np.int32)
+        self._place = np.array(columns["place"], dtype=np.int64)
         self._shards = OpenShards(self.path / "shards")
         self._layout: TargetLayout | None = None
 
@@ -96,7 +96,7 @@ class GraphDataset:
     @property
     def entries(self) -> list[IndexEntry]:
         """All that the index tells of each sample, read anew."""
-        return [IndexEntry(**entry) for entry in _read(self.path)[0]["samples"]]
+        return [IndexEntry(*values) for values in zip(*_read(self.path)[1].values(), strict=True)]
 
     def summary(self) -> list[tuple[str, str]]:
         """What a user wants to see at a glance."""
