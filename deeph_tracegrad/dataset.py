@@ -83,7 +83,7 @@ class GraphDataset:
 
         if self._layout is None:
             self._layout = TargetLayout(self.basis, self.spin)
-        return HamiltonianGraph.from_sample(self.sample(place), self.basis, self._layout)
+        return HamiltonianGraph.from_sample(self._sample(place, described=False), self.basis, self._layout)
 
     def sample(self, place: int) -> Sample:
         """One sample as it is stored.
@@ -91,7 +91,11 @@ class GraphDataset:
         Raises:
             ReadError: its shard is damaged or missing.
         """
-        return self._shards.sample(self._shard_names[self._shard[place]], int(self._place[place]))
+        return self._sample(place, described=True)
+
+    def _sample(self, place: int, *, described: bool) -> Sample:
+        shard = self._shard_names[self._shard[place]]
+        return self._shards.sample(shard, int(self._place[place]), described=described)
 
     @property
     def entries(self) -> list[IndexEntry]:

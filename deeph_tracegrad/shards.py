@@ -23,9 +23,8 @@ from deeph_tracegrad.samples import Sample, block_dtype
 FORMAT = "deeph-tracegrad shard"
 FORMAT_VERSION = 1
 
-# A chunk is read whole for its checksum: the rows of about one sample, but no more than this.
-_CHUNK_BYTES = 1 << 18
-_CHUNK_SAMPLES = 64  # of what a sample has once
+# A chunk is read whole for its checksum: the rows of about one sample, but no fewer bytes and no more than these.
+_SMALLEST_CHUNK, _LARGEST_CHUNK = 1 << 13, 1 << 18
 _DATASETS = (
     "sample/label",
     "sample/metadata",
@@ -81,7 +80,7 @@ class ShardWriter:
                 name,
                 data=rows,
                 maxshape=(None, *rows.shape[1:]),
-                chunks=(_chunk_rows(name, rows), *rows.shape[1:]),
+                chunks=(_chunk_rows(rows), *rows.shape[1:]),
                 fletcher32=h5py.check_string_dtype(rows.dtype) is None,  # HDF5 has no checksums for text
             )
             return
@@ -109,7 +108,7 @@ class Shard:
         self.path = path
         with _damage_told(path), ExitStack() as stack:
             # without a cache of chunks, which many open shards would fill with what is not read again
-            self._file = stack.enter_context(h5py.File(path, "r", rdcc_nbytes=0))
+            self._file = stack.enter_context(h5py.File(path, "r", rdcc_nbytes=0, rdcc_nslots=1))
             attributes = self._file.attrs
             check_format(path, attributes.get("format"), attributes.get("format_version"), FORMAT, FORMAT_VERSION)
             self._datasets = {name: self._file[name] for name in _DATASETS}
@@ -125,8 +124,10 @@ class Shard:
         with _damage_told(self.path):
             return dict(json.loads(self._file.attrs["index"]))
 
-    def sample(self, place: int) -> Sample:
+    def sample(self, place: int, *, described: bool = True) -> Sample:
         """The sample at one place.
+
+        described: with label and metadata; they take HDF5 as long as half of the arrays.
 
         Raises:
             ReadError: the file is damaged, or has no such place.
@@ -137,7 +138,7 @@ class Shard:
             (cell,) = self._rows("sample/cell", place, place + 1)
             pairs = self._rows("edge/pair", edge, edge_end)
             return Sample(
-                label=self._datasets["sample/label"].asstr()[place],
+                label=self._datasets["sample/label"].asstr()[place] if described else "",
                 atomic_numbers=self._rows("atom/atomic_number", atom, atom_end).astype(np.int64),
                 positions=positions,
                 cell=cell,
@@ -145,7 +146,7 @@ class Shard:
                 vectors=pair_vectors(positions, cell, pairs),
                 frames=self._rows("edge/frame", edge, edge_end),
                 blocks=np.ascontiguousarray(self._rows("block/hamiltonian", entry, entry_end).T),
-                metadata=json.loads(self._datasets["sample/metadata"].asstr()[place]),
+                metadata=json.loads(self._datasets["sample/metadata"].asstr()[place]) if described else {},
             )
 
     def _rows(self, name: str, start: int, end: int) -> np.ndarray:
@@ -170,8 +171,8 @@ class OpenShards:
         """Another process opens them for itself."""
         return OpenShards, (self._folder,)
 
-    def sample(self, shard: str, place: int) -> Sample:
-        """The sample at one place of a shard.
+    def sample(self, shard: str, place: int, *, described: bool = True) -> Sample:
+        """The sample at one place of a shard; described: with label and metadata.
 
         Raises:
             ReadError: the shard is damaged, missing, no shard, or of a newer format.
@@ -179,7 +180,7 @@ class OpenShards:
         with self._lock:
             reader = self._shards.pop(shard, None) or Shard(self._folder / shard)
             try:
-                sample = reader.sample(place)
+                sample = reader.sample(place, described=described)
             except ReadError:
                 reader.close()  # HDF5 would give a mended file's reader what it knows of this one
                 raise
@@ -210,7 +211,7 @@ def _damage_told(path: Path) -> Iterator[None]:
         raise ReadError(path, f"damaged shard ({error}); delete it and run preprocess again") from error
 
 
-def _chunk_rows(name: str, rows: np.ndarray) -> int:
-    """How many rows are read in one go: those of the first sample, if they are not too many."""
-    wanted = _CHUNK_SAMPLES if name.startswith("sample/") else len(rows)
-    return max(1, min(wanted, _CHUNK_BYTES // (rows.dtype.itemsize * int(np.prod(rows.shape[1:])))))
+def _chunk_rows(rows: np.ndarray) -> int:
+    """How many rows are read in one go, from those of the first sample."""
+    row = rows.dtype.itemsize * int(np.prod(rows.shape[1:]))
+    return max(1, min(max(len(rows), _SMALLEST_CHUNK // row), _LARGEST_CHUNK // row))

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from contextlib import closing
 from pathlib import Path
 
@@ -115,7 +116,7 @@ def test_a_small_sample_takes_little_space(graphene_dataset):
     sample = dataset.sample(0)
     stored = sum(getattr(sample, name).nbytes for name in ARRAYS if name != "vectors")
     shard = graphene_dataset / "shards" / dataset.entries[0].shard
-    assert shard.stat().st_size < stored + 30_000
+    assert shard.stat().st_size < stored + 100_000
 
 
 def test_shards_of_earlier_versions_are_read(graphene_dataset, tmp_path):
@@ -141,18 +142,18 @@ def open_shards(folder):
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files as Linux lists them")
-def test_a_bounded_number_of_shards_is_open(graphene_dataset, monkeypatch):
+def test_a_bounded_number_of_shards_is_open(graphene_dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(OpenShards, "LIMIT", 2)
-    dataset = GraphDataset(graphene_dataset)
+    folder = Path(shutil.copytree(graphene_dataset, tmp_path / "dataset"))  # which nothing else has open
+    dataset = GraphDataset(folder)
     assert len({entry.shard for entry in dataset.entries}) == 4
-    before = open_shards(graphene_dataset)
     for place in (0, 1, 0, 2, 3, 0, 3):
         assert dataset.sample(place).label == dataset.labels[place]
-        assert open_shards(graphene_dataset) - before <= 2
-    assert open_shards(graphene_dataset) - before == 2
+        assert open_shards(folder) <= 2
+    assert open_shards(folder) == 2
     assert copy.deepcopy(dataset).sample(1).label == dataset.labels[1]  # as for another process
     del dataset
-    assert open_shards(graphene_dataset) == before
+    assert open_shards(folder) == 0
 
 
 def test_a_mended_shard_is_read_again(dataset):
