@@ -186,7 +186,7 @@ class OpenShards:
                 raise
             self._shards[shard] = reader
             if len(self._shards) > self.LIMIT:
-                self._shards.popitem(last=False)[1].close()
+                self._shards.popitem(last=False)  # `close` would look through the objects of all open files
             return sample
 
 
