@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from deeph_tracegrad.edges import Reach
 from deeph_tracegrad.errors import MismatchError, ReadError
 from deeph_tracegrad.orbitals import Basis, ElementBasis, SpinMode
 from deeph_tracegrad.samples import Sample
-from deeph_tracegrad.shards import check_format, open_shard, read_sample
+from deeph_tracegrad.shards import OpenShards, check_format
 
 if TYPE_CHECKING:
     from deeph_tracegrad.graph import HamiltonianGraph
@@ -46,22 +46,35 @@ class IndexEntry:
 class GraphDataset:
     """The samples of a dataset folder, in the order of its index, as graphs for a network.
 
+    labels: name of each sample. edge_counts, atom_counts: of each sample, (n,) int64.
+    fingerprint: changes when any sample, the basis or the spin mode does.
+
     Raises:
         ReadError: the folder is no dataset, damaged, or of a newer format.
     """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        index = read_index(self.path)
+        index, columns = _read(self.path)
         self.basis = basis_from_json(index["basis"])
         self.spin = SpinMode(index["spin"])
         self.reach: Reach = index["reach"]
-        self.entries = [IndexEntry(**entry) for entry in index["samples"]]
+        self.labels: list[str] = columns["label"]
+        self.edge_counts = np.array(columns["edges"], dtype=np.int64)
+        self.atom_counts = np.array(columns["atoms"], dtype=np.int64)
+        parts = [json.dumps(basis_to_json(self.basis)), str(self.spin), *columns["digest"]]
+        self.fingerprint = sha256("\n".join(parts).encode()).hexdigest()[:32]
+        # numbers in arrays: a hundred thousand samples should not be as many objects on every rank
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(columns["shard"]))}
+        self._shard_names = list(numbers)
+        self._shard = np.array([numbers[name] for name in columns["shard"]], dtype=np.int32)
+        self._place = np.array(columns["place"], dtype=np.int64)
+        self._shards = OpenShards(self.path / "shards")
         self._layout: TargetLayout | None = None
 
     def __len__(self) -> int:
         """Number of samples."""
-        return len(self.entries)
+        return len(self.labels)
 
     def __getitem__(self, place: int) -> "HamiltonianGraph":
         """One sample as a graph with targets, float64."""
@@ -70,47 +83,42 @@ class GraphDataset:
 
         if self._layout is None:
             self._layout = TargetLayout(self.basis, self.spin)
-        return HamiltonianGraph.from_sample(self.sample(place), self.basis, self._layout)
+        return HamiltonianGraph.from_sample(self._sample(place, described=False), self.basis, self._layout)
 
     def sample(self, place: int) -> Sample:
-        """One sample as it is stored."""
-        entry = self.entries[place]
-        with open_shard(self.path / "shards" / entry.shard) as file:
-            return read_sample(file, entry.place)
+        """One sample as it is stored.
+
+        Raises:
+            ReadError: its shard is damaged or missing.
+        """
+        return self._sample(place, described=True)
+
+    def _sample(self, place: int, *, described: bool) -> Sample:
+        shard = self._shard_names[self._shard[place]]
+        return self._shards.sample(shard, int(self._place[place]), described=described)
 
     @property
-    def labels(self) -> list[str]:
-        """Name of each sample."""
-        return [entry.label for entry in self.entries]
-
-    @property
-    def edge_counts(self) -> np.ndarray:
-        """Edges of each sample, (n,) int64."""
-        return np.array([entry.edges for entry in self.entries], dtype=np.int64)
-
-    @property
-    def fingerprint(self) -> str:
-        """Changes when any sample, the basis or the spin mode does."""
-        parts = [json.dumps(basis_to_json(self.basis)), str(self.spin), *(entry.digest for entry in self.entries)]
-        return sha256("\n".join(parts).encode()).hexdigest()[:32]
+    def entries(self) -> list[IndexEntry]:
+        """All that the index tells of each sample, read anew."""
+        return [IndexEntry(*values) for values in zip(*_read(self.path)[1].values(), strict=True)]
 
     def summary(self) -> list[tuple[str, str]]:
         """What a user wants to see at a glance."""
-        atoms = np.array([entry.atoms for entry in self.entries])
+        atoms, edges = self.atom_counts, self.edge_counts
         return [
             ("samples", str(len(self))),
             ("basis", self.basis.describe()),
             ("spin", str(self.spin)),
             ("atoms a sample", f"{atoms.min()} to {atoms.max()}"),
             ("edges within", ", ".join(f"{name} {length:.3f} Å" for name, length in self.reach.items())),
-            ("edges", f"{self.edge_counts.sum()}, {self.edge_counts.min()} to {self.edge_counts.max()} a sample"),
-            ("shards", str(len({entry.shard for entry in self.entries}))),
+            ("edges", f"{edges.sum()}, {edges.min()} to {edges.max()} a sample"),
+            ("shards", str(len(self._shard_names))),
             ("fingerprint", self.fingerprint),
         ]
 
 
-def read_index(folder: Path) -> dict[str, Any]:
-    """The index of a dataset folder.
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+    """The index of a dataset folder, and what it tells of the samples as a list for each field of `IndexEntry`.
 
     Raises:
         ReadError: it is missing, damaged, empty, or of a newer format.
@@ -125,16 +133,25 @@ def read_index(folder: Path) -> dict[str, Any]:
         basis_from_json(index["basis"])
         SpinMode(index["spin"])
         dict(index["reach"])
-        entries = [IndexEntry(**entry) for entry in index["samples"]]
+        columns = {field.name: _column(index["samples"], field.name, field.type) for field in fields(IndexEntry)}
     except ReadError:
         raise
     except MismatchError as error:
         raise ReadError(path, str(error)) from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ReadError(path, f"damaged index ({error}); run preprocess again with the same --out") from error
-    if not entries:
+    if not index["samples"]:
         raise ReadError(path, "the dataset holds no sample")
-    return index
+    return index, columns
+
+
+def _column(samples: Sequence[dict[str, Any]], name: str, kind: Any) -> list[Any]:
+    column = [sample[name] for sample in samples]
+    if not set(map(type, column)) <= {kind}:
+        raise TypeError(f"{name} is not always {kind.__name__}")
+    if kind is int and column and not 0 <= min(column) <= max(column) < 1 << 63:
+        raise ValueError(f"{name} is out of range")
+    return column
 
 
 def _require_edge_rule(path: Path, version: int) -> None:

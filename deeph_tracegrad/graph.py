@@ -63,7 +63,8 @@ class HamiltonianGraph(Data):
 
     def __inc__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> int:
         """What is added to an attribute of the following graphs in a batch."""
-        return {"atoms": self.num_nodes, "edges": self.num_edges}.get(_COUNTS.get(key, ""), 0)
+        counted = _COUNTS.get(key)
+        return self.num_nodes if counted == "atoms" else self.num_edges if counted == "edges" else 0
 
     def __cat_dim__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> int:
         """The dimension along which graphs are joined in a batch."""

@@ -30,8 +30,8 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
 
 
 @contextmanager
-def new_hdf5(path: Path, *, track_order: bool = False) -> Iterator[h5py.File]:
-    """A new HDF5 file to write, which may remember the order of its datasets.
+def new_hdf5(path: Path, *, track_order: bool = False, libver: str | None = None) -> Iterator[h5py.File]:
+    """A new HDF5 file to write, which may remember the order of its datasets; libver: as of h5py.
 
     It is made in memory and takes as much there as on the disk, because the HDF5 library may crash the process where
     the system refuses to write.
@@ -40,7 +40,7 @@ def new_hdf5(path: Path, *, track_order: bool = False) -> Iterator[h5py.File]:
         OSError: the system refuses to write: no space, a quota.
     """
     image = io.BytesIO()
-    with h5py.File(image, "w", track_order=track_order) as file:
+    with h5py.File(image, "w", track_order=track_order, libver=libver) as file:
         yield file
     path.write_bytes(image.getbuffer())
 

@@ -39,18 +39,19 @@ class KeptResults:
         self.folder = folder
         self._started = self._saved = time.monotonic()
         self._pending: list[dict[str, Any]] = []
+        self._asked: list[tuple[str, Origin]] = []
         self._writable = folder is not None
 
     def find(self, kind: str, origin: Origin) -> list[Any]:
         """Contents of this kind and origin, the same on every rank; all ranks must call it together."""
-        wanted = (kind, origin)
-        found = [one["content"] for one in self._unused if (one["kind"], one["origin"]) == wanted]
-        self._unused[:] = [one for one in self._unused if (one["kind"], one["origin"]) != wanted]
-        return found
+        self._asked.append((kind, origin))
+        return [one["content"] for one in self._left if (one["kind"], one["origin"]) == (kind, origin)]
 
     def explain_unused(self, kind: str, origin: Origin) -> None:
         """Say why results of this kind that earlier calculations left are not those of this origin."""
-        others = [one["origin"] for one in self._unused if one["kind"] == kind]
+        others = [
+            one["origin"] for one in self._left if one["kind"] == kind and (kind, one["origin"]) not in self._asked
+        ]
         changed = {key for other in others for key in {*origin, *other} if origin.get(key) != other.get(key)}
         if others:
             what = ", another ".join(sorted(changed))
@@ -93,8 +94,8 @@ class KeptResults:
         return f"interrupted; what was finished is kept in {self.folder}, and the same command goes on from there"
 
     @cached_property
-    def _unused(self) -> list[dict[str, Any]]:
-        """What earlier calculations left and this one has not asked for."""
+    def _left(self) -> list[dict[str, Any]]:
+        """What earlier calculations left."""
         results = []
         for file in sorted(self.folder.glob(f"{PREFIX}*.json")) if self.folder is not None and world().is_main else ():
             try:

@@ -1,11 +1,10 @@
 """From DFT runs to a graph dataset: in parallel, resumable, one bad run never costs the others."""
 
-import json
 import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -24,11 +23,9 @@ from deeph_tracegrad.preprocess.complete import ShardTask, completed, may_lack_e
 from deeph_tracegrad.preprocess.defects import Kind, defects_as_label
 from deeph_tracegrad.preprocess.processes import performed
 from deeph_tracegrad.preprocess.runs import Run, find_runs, read_material
+from deeph_tracegrad.preprocess.sources import Source, divided, shard_name, sources_of
 from deeph_tracegrad.samples import Sample, build_sample
-from deeph_tracegrad.shards import open_shard, write_shard
-
-# Runs whose samples share a file: what an interruption can cost a worker.
-_SHARD_RUNS = 32
+from deeph_tracegrad.shards import Shard, write_shard
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ class BuildReport:
 
 @dataclass(frozen=True)
 class _Task:
-    runs: tuple[Run, ...]
+    sources: tuple[Source, ...]
     folder: Path
     strict: bool
     allow_unconverged: bool
@@ -118,14 +115,12 @@ def build_dataset(
     """
     start = time.perf_counter()
     # found once: a rank that looked later would see what the first has written since, and share the work differently
-    runs, kept, union = world().broadcast(_found(patterns, out) if world().is_main else None)
+    sources, kept, union = world().broadcast(_found(patterns, out) if world().is_main else None)
     known = {entry.source for entry in kept}
-    todo = [run for run in runs if _source(run) not in known]
-    say(f"{count(len(runs), 'run')} found, {len(runs) - len(todo)} of them in {out} already")
-    size = _shard_size(len(todo), workers)
-    tasks = [
-        _Task(tuple(todo[first : first + size]), out, strict, allow_unconverged) for first in range(0, len(todo), size)
-    ]
+    todo = [source for source in sources if source.path not in known]
+    say(f"{count(len(sources), 'run')} found, {len(sources) - len(todo)} of them in {out} already")
+    sharing = max(world().size, workers or os.cpu_count() or 1)
+    tasks = [_Task(part, out, strict, allow_unconverged) for part in divided(todo, sharing)]
     parts = list(performed(_build_shard, tasks, workers, "reading runs"))
     failures = [failure for part in parts for failure in part.failures]
     unknown = sum(part.unknown_convergence for part in parts)
@@ -134,10 +129,10 @@ def build_dataset(
     for failure in failures if world().is_main else ():
         warn(f"skipped {failure.path}: {failure.reason}")
     if union is None:
-        raise ReadError(out, f"not written: of {count(len(runs), 'run')} none can be used")
+        raise ReadError(out, f"not written: of {count(len(sources), 'run')} none can be used")
     entries = _completed(entries, union, out, workers)
     if world().is_main:
-        write_index(out, union.index(_named(entries, runs)))
+        write_index(out, union.index(_named(entries, sources)))
     world().barrier()
     if unknown:
         say(f"of {count(unknown, 'run')} it is not known whether self-consistency was reached")
@@ -150,10 +145,10 @@ def build_dataset(
     return BuildReport(len(entries) - len(kept), len(kept), tuple(failures))
 
 
-def _found(patterns: Sequence[str], out: Path) -> tuple[list[Run], list[IndexEntry], _Union | None]:
+def _found(patterns: Sequence[str], out: Path) -> tuple[list[Source], list[IndexEntry], _Union | None]:
     """The runs, the samples that `out` has already, and what these have in common."""
-    runs = find_runs(patterns)
-    return runs, *_existing(out, runs)
+    sources = sources_of(find_runs(patterns))
+    return sources, *_existing(out, sources)
 
 
 def _joined(union: _Union | None, parts: Sequence[_Part], out: Path) -> _Union | None:
@@ -169,16 +164,18 @@ def _joined(union: _Union | None, parts: Sequence[_Part], out: Path) -> _Union |
     return union
 
 
-def _existing(out: Path, runs: Sequence[Run]) -> tuple[list[IndexEntry], _Union | None]:
+def _existing(out: Path, sources: Sequence[Source]) -> tuple[list[IndexEntry], _Union | None]:
     """The samples in the shards of `out`, also of an interrupted command, without those whose run changed since."""
     if out.exists() and (not out.is_dir() or {child.name for child in out.glob("[!.]*")} - {INDEX, "shards"}):
         raise ReadError(out, "exists and is no dataset; give another --out")
-    modified = {_source(run): _modified(run) for run in runs}
+    for leftover in out.glob("shards/.*.part.h5"):  # of a killed command
+        leftover.unlink(missing_ok=True)
+    modified = {source.path: source.modified for source in sources}
     newest: dict[str, IndexEntry] = {}
     unions: dict[str, _Union] = {}
-    for path in sorted(out.glob("shards/[!.]*.h5")):  # the files of killed commands start with a dot
-        with open_shard(path) as file:
-            index = json.loads(file.attrs["index"])
+    for path in sorted(out.glob("shards/[!.]*.h5")):
+        with closing(Shard(path)) as file:
+            index = file.index
         source = index["samples"][0]["source"]
         basis, spin = basis_from_json(index["basis"]), SpinMode(index["spin"])
         # format version 1 had the longest edges there, whatever the radii
@@ -195,9 +192,9 @@ def _existing(out: Path, runs: Sequence[Run]) -> tuple[list[IndexEntry], _Union 
     return current, union
 
 
-def _named(entries: Sequence[IndexEntry], runs: Sequence[Run]) -> list[IndexEntry]:
+def _named(entries: Sequence[IndexEntry], sources: Sequence[Source]) -> list[IndexEntry]:
     """The entries in the order of the runs, each with a name of its own."""
-    order = {_source(run): place for place, run in enumerate(runs)}
+    order = {source.path: place for place, source in enumerate(sources)}
     names: Counter[str] = Counter()
     named = []
     for entry in sorted(entries, key=lambda entry: order.get(entry.source, -1)):
@@ -205,11 +202,6 @@ def _named(entries: Sequence[IndexEntry], runs: Sequence[Run]) -> list[IndexEntr
         again = names[entry.label]
         named.append(replace(entry, label=entry.label if again == 1 else f"{entry.label}~{again}"))
     return named
-
-
-def _shard_size(runs: int, workers: int | None) -> int:
-    """Runs a shard: few enough that every worker gets some."""
-    return max(1, min(_SHARD_RUNS, runs // (4 * max(world().size, workers or os.cpu_count() or 1))))
 
 
 def _completed(entries: Sequence[IndexEntry], union: _Union, out: Path, workers: int | None) -> list[IndexEntry]:
@@ -235,10 +227,11 @@ def _build_shard(task: _Task) -> _Part:
     union: _Union | None = None
     unknown = 0
     complete: dict[str, float] = {}
-    shard = task.folder / "shards" / f"{_name(task.runs)}.h5"
+    shard = task.folder / "shards" / f"{shard_name(task.sources)}.h5"
     with ExitStack() as stack:
         writer = None
-        for run in task.runs:
+        for source in task.sources:
+            run = source.run
             try:
                 material = _usable(run, task.allow_unconverged)
                 sample = build_sample(material, run.label)
@@ -252,7 +245,7 @@ def _build_shard(task: _Task) -> _Part:
             union = _Union.of(material.basis, material.spin, reach, str(run.path)).joined(union)
             writer = writer or stack.enter_context(write_shard(shard, material.spin))
             writer.append(sample)
-            entries.append(_entry(run, shard.name, len(entries), sample, material))
+            entries.append(_entry(source, shard.name, len(entries), sample, material))
             unknown += material.converged is None
         if writer is not None and union is not None:
             writer.describe(union.index(entries) | {"complete_within": complete})
@@ -270,16 +263,16 @@ def _usable(run: Run, allow_unconverged: bool) -> Material:
     return material
 
 
-def _entry(run: Run, shard: str, place: int, sample: Sample, material: Material) -> IndexEntry:
+def _entry(source: Source, shard: str, place: int, sample: Sample, material: Material) -> IndexEntry:
     return IndexEntry(
-        label=run.label,
+        label=source.run.label,
         shard=shard,
         place=place,
         atoms=len(sample.positions),
         edges=len(sample.pairs),
         digest=_digest(material),
-        source=_source(run),
-        modified=_modified(run),
+        source=source.path,
+        modified=source.modified,
     )
 
 
@@ -295,18 +288,3 @@ def _digest(material: Material) -> str:
     for array in arrays:
         hasher.update(np.ascontiguousarray(array).tobytes())
     return hasher.hexdigest()[:32]
-
-
-def _source(run: Run) -> str:
-    return str(run.path.resolve())
-
-
-def _modified(run: Run) -> int:
-    """Newest modification time of the run's files, ns."""
-    files = run.folder.rglob("*") if run.folder.is_dir() else [run.folder]
-    return max((file.stat().st_mtime_ns for file in files if file.is_file()), default=0)
-
-
-def _name(runs: Sequence[Run]) -> str:
-    """A shard's name: the same for the same, unchanged runs."""
-    return sha256("\n".join(f"{_source(run)} {_modified(run)}" for run in runs).encode()).hexdigest()[:16]

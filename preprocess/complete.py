@@ -3,7 +3,7 @@
 Their blocks are zero: the run's H ended before them.
 """
 
-import json
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from deeph_tracegrad.dataset import IndexEntry, index_content
 from deeph_tracegrad.edges import Reach, onsite_pairs, pairs_within
 from deeph_tracegrad.orbitals import Basis, SpinMode
 from deeph_tracegrad.samples import Sample
-from deeph_tracegrad.shards import open_shard, read_sample, write_shard
+from deeph_tracegrad.shards import Shard, write_shard
 
 
 @dataclass(frozen=True)
@@ -30,19 +30,19 @@ class ShardTask:
 
 def may_lack_edges(task: ShardTask) -> bool:
     """Whether the samples of a shard were made with a shorter reach."""
-    with open_shard(task.path) as file:
-        index = json.loads(file.attrs["index"])
+    with closing(Shard(task.path)) as shard:
+        index = shard.index
     complete = index.get("complete_within", {})  # the first format did not tell
     return any(length > complete.get(name, 0.0) for name, length in task.reach.items() if name in index["reach"])
 
 
 def completed(task: ShardTask) -> list[IndexEntry]:
     """Rewrite a shard with all edges within the reach, and return its entries."""
-    with open_shard(task.path) as file:
-        entries = [IndexEntry(**fields) for fields in json.loads(file.attrs["index"])["samples"]]
+    with closing(Shard(task.path)) as shard:
+        entries = [IndexEntry(**fields) for fields in shard.index["samples"]]
         with write_shard(task.path, task.spin) as writer:
             for place, entry in enumerate(entries):
-                sample = _with_all_edges(read_sample(file, entry.place), task)
+                sample = _with_all_edges(shard.sample(entry.place), task)
                 writer.append(sample)
                 entries[place] = replace(entry, place=place, edges=len(sample.pairs))
             content = index_content(task.basis, task.spin, task.reach, entries)

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import h5py
@@ -47,6 +47,14 @@ def folder(unpacked: Callable[[str], Path], tmp_path: Path) -> Path:
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every result is worth a file."""
     monkeypatch.setattr(kept_results, "KEEP_SECONDS", 0.0)
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C interrupts, also where the tests run in the background of a shell, which has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 class Watch:
