@@ -87,7 +87,7 @@ def trainings(uneven_dataset: Path, tmp_path_factory: pytest.TempPathFactory) ->
 dataset = "{uneven_dataset}"
 train = ["train_*"]
 validation = ["held_*"]
-max_edges = 400
+max_edges = 450
 test = 0.0
 """,
     )
