@@ -47,7 +47,8 @@ gradients._BUCKET_BYTES = 2000
 config, folder, *trainings = sys.argv[1:]
 for training in trainings:
     name, *settings = training.split()
-    sys.argv = ["deeph-tracegrad", "train", config, "--set", f"training.run={folder}/{name}", *settings]
+    settings = [f"training.run={folder}/{name}", *settings]
+    sys.argv = ["deeph-tracegrad", "train", config, *(word for each in settings for word in ("--set", each))]
     try:
         cli.main()
     except SystemExit as leaving:
@@ -56,10 +57,10 @@ for training in trainings:
 """
 STEPS = 20
 CASES = {
-    "traced": "--set model.tracegrad.loss_weight=0.3",
-    "plain": "--set model.tracegrad.enabled=false",
-    "fitted": "--set model.two_centre_baseline=true --set model.target_scaling=true",
-    "undecoded": "--set model.tracegrad.loss_weight=0.0",  # some weights have no gradient at all
+    "traced": "model.tracegrad.loss_weight=0.3",
+    "plain": "model.tracegrad.enabled=false",
+    "fitted": "model.two_centre_baseline=true model.target_scaling=true",
+    "undecoded": "model.tracegrad.loss_weight=0.0",  # some weights have no gradient at all
 }
 
 
@@ -91,8 +92,8 @@ max_edges = 450
 test = 0.0
 """,
     )
-    shared = "--set training.epochs=8 --set training.optimizer.gradient_clip=0.1 --set training.optimizer.ema_decay=0.9"
-    shared += " --set training.optimizer.weight_decay=0.05"
+    optimizer = ("gradient_clip=0.1", "ema_decay=0.9", "weight_decay=0.05")
+    shared = " ".join(["training.epochs=10", *(f"training.optimizer.{setting}" for setting in optimizer)])
     folders = {size: folder / str(size) for size in (1, 2, 3)}
     for size, runs in folders.items():
         names = [f"{name} {shared} {settings}" for name, settings in CASES.items()]
