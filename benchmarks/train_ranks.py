@@ -10,10 +10,11 @@ over the rounds, of one step, in the mean over the ranks:
     N ranks   shares of it, as `deeph-tracegrad train` does under mpirun
     no sums   the same without a message: what the machine lets several processes do at once
 
-The efficiency is the time on one rank over N times that on N ranks. The parts of a step: waiting for the next batch;
-forward pass and errors; summing the errors, which waits for the slower rank; backward pass, during which gradients are
-sent; what is left of sending afterwards; gradient norm, optimiser and running average. CPU: the processor time of all
-ranks together, on which other programs on the machine have less influence. Then the time of single all-reduces.
+The efficiency is the time on one rank over N times that on N ranks. `of CPU` is the processor time on one rank over
+that of all N: other programs on the machine have less influence on it, and it leaves out waiting. The parts of a step:
+waiting for the next batch; forward pass and errors; summing the errors, which waits for the slower rank; backward pass,
+during which gradients are sent; what is left of sending afterwards; gradient norm, optimiser and running average. Then
+the time of single all-reduces.
 
 Graphene of 18 displaced atoms and about 845 edges, from the test fixtures; the network is the default one.
 """
@@ -214,15 +215,17 @@ def report(times: dict[str, list[dict[str, float]]], sides: dict[str, loop.Train
     edges = int(first.edge_counts.sum()) // STEPS
     weights = sum(parameter.numel() for parameter in first.parameters)
     say(f"{edges} edges a batch, {weights} weights in {first.settings.dtype}; ms of a step")
-    say(f"{'':10}{'step':>8}{'edges/s':>9}{'efficiency':>12}" + "".join(f"{part:>10}" for part in (*PARTS, "CPU")))
-    alone = world().broadcast(median(times["1 rank"], "step"))
+    say(
+        f"{'':10}{'step':>8}{'edges/s':>9}{'efficiency':>12}{'of CPU':>8}"
+        + "".join(f"{part:>10}" for part in (*PARTS, "CPU"))
+    )
+    alone, processor = world().broadcast([median(times["1 rank"], part) for part in ("step", "CPU")])
     for name, rows in times.items():
         by_rank = [rows for rows in world().gather(rows) if rows]
         mean = {part: statistics.fmean(median(rows, part) for rows in by_rank) for part in by_rank[0][0]}
-        efficiency = alone / mean["step"] / len(by_rank)
-        mean["CPU"] *= len(by_rank)
+        share, mean["CPU"] = alone / mean["step"] / len(by_rank), mean["CPU"] * len(by_rank)
         say(
-            f"{name:10}{1e3 * mean['step']:8.1f}{edges / mean['step']:9.0f}{efficiency:12.3f}"
+            f"{name:10}{1e3 * mean['step']:8.1f}{edges / mean['step']:9.0f}{share:12.3f}{processor / mean['CPU']:8.3f}"
             + "".join(f"{1e3 * mean[part]:10.2f}" for part in (*PARTS, "CPU"))
         )
 
@@ -243,7 +246,7 @@ def message_times(ranks: Ranks, gradients: int) -> None:
 
 
 def median_of(message: Callable[[], object]) -> float:
-    """Seconds, between two barriers' worth of ranks in step."""
+    """Seconds, from a barrier on."""
     taken = []
     for _ in range(REPEATS):
         torch.distributed.barrier()
