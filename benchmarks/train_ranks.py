@@ -8,6 +8,7 @@ over the rounds, of one step, in the mean over the ranks:
 
     1 rank    the whole batch, while the other ranks sleep
     N ranks   shares of it, as `deeph-tracegrad train` does under mpirun
+    at end    the same, but all gradients are sent in one message after the backward pass
     no sums   the same without a message: what the machine lets several processes do at once
 
 The efficiency is the time on one rank over N times that on N ranks. `of CPU` is the processor time on one rank over
@@ -190,12 +191,14 @@ def work(arguments: argparse.Namespace) -> None:
         kinds = {
             "1 rank": (Ranks(0, 1, ranks.device), Alone()),
             f"{ranks.size} ranks": (ranks, Interruption()),
+            "at end": (ranks, Interruption()),
             "no sums": (Silent(ranks.rank, ranks.size, ranks.device), Alone()),
         }
         sides = {
             name: loop.Training(configuration(arguments, name), kind, request, resume=False)
             for name, (kind, request) in kinds.items()
         }
+        sides["at end"].gradients.bucket_bytes = sys.maxsize
         clock = Clock()
         times: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
         for _ in range(arguments.rounds + 1):

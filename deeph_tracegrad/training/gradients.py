@@ -12,9 +12,6 @@ from torch.nn import Parameter
 
 from deeph_tracegrad.training.distributed import Ranks
 
-# A message below this costs its delay rather than its size; larger ones leave more to send after the backward pass.
-_BUCKET_BYTES = 1 << 20
-
 
 class GradientSum:
     """Gives every parameter the sum of all ranks' gradients; a rank without a gradient counts as zero.
@@ -22,7 +19,11 @@ class GradientSum:
     Gradients travel in buckets. One is sent as soon as the backward pass has filled it and those before it, so that all
     ranks send in the same order, also one that has no edges and sends zeros. The first step makes a single bucket; the
     others follow the order in which gradients came on the main rank, which has edges of every batch.
+
+    bucket_bytes: what a bucket holds at least.
     """
+
+    bucket_bytes = 1 << 20
 
     def __init__(self, parameters: Sequence[Parameter], ranks: Ranks) -> None:
         self._parameters, self._ranks = parameters, ranks
@@ -69,7 +70,7 @@ class GradientSum:
         places = self._ranks.of_main(torch.tensor(places, device=self._ranks.device)).tolist()
         buckets: list[list[Parameter]] = [[]]
         for number in sorted(range(len(places)), key=places.__getitem__):
-            if sum(parameter.nbytes for parameter in buckets[-1]) >= _BUCKET_BYTES:
+            if sum(parameter.nbytes for parameter in buckets[-1]) >= self.bucket_bytes:
                 buckets.append([])
             buckets[-1].append(self._parameters[number])
         self._take_buckets([_Bucket(parameters) for parameters in buckets])
