@@ -3,6 +3,7 @@
 Shape letters: W weights of a bucket.
 """
 
+import sys
 from collections.abc import Sequence
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.distributed import Work
 from torch.nn import Parameter
 
+from deeph_tracegrad.parallel import world
 from deeph_tracegrad.training.distributed import Ranks
 
 
@@ -23,10 +25,9 @@ class GradientSum:
     bucket_bytes: what a bucket holds at least.
     """
 
-    bucket_bytes = 1 << 20
-
     def __init__(self, parameters: Sequence[Parameter], ranks: Ranks) -> None:
         self._parameters, self._ranks = parameters, ranks
+        self.bucket_bytes = _bucket_bytes(ranks)
         self._came: list[Parameter] = []
         self._ordered = False
         self._under_way: list[Work] = []
@@ -80,6 +81,16 @@ class GradientSum:
     def _take_buckets(self, buckets: "list[_Bucket]") -> None:
         self._buckets = buckets
         self._bucket_of = {parameter: bucket for bucket in buckets for parameter in bucket.parts}
+
+
+def _bucket_bytes(ranks: Ranks) -> int:
+    """Small enough that most are sent before the backward pass ends, large enough that their delays do not count.
+
+    Between processes of one machine a message is a copy, which takes from the backward pass what it would gain: there
+    is one bucket.
+    """
+    copied = ranks.device.type == "cpu" and world().local_size == world().size
+    return sys.maxsize if copied else 1 << 20
 
 
 class _Bucket:

@@ -38,12 +38,12 @@ def on_ranks(size: int, *arguments: object, program: Sequence[str]) -> subproces
     )
 
 
-# Several trainings in one start; buckets so small that there are many of them.
+# Several trainings in one start; gradients in many buckets, as between machines.
 TRAININGS = """
 import sys
 from deeph_tracegrad import cli
-from deeph_tracegrad.training.gradients import GradientSum
-GradientSum.bucket_bytes = 2000
+from deeph_tracegrad.training import gradients
+gradients._bucket_bytes = lambda ranks: 2000
 config, folder, *trainings = sys.argv[1:]
 for training in trainings:
     name, *settings = training.split()
