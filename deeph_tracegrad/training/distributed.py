@@ -1,15 +1,14 @@
 """Several ranks that train one network: each has all weights and a share of every batch, and gradients are summed."""
 
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 import torch.distributed
 from torch import Tensor
-from torch.distributed import TCPStore
-from torch.nn import Parameter
+from torch.distributed import TCPStore, Work
 
 from deeph_tracegrad.config import TrainingSettings
 from deeph_tracegrad.devices import select_device
@@ -31,14 +30,15 @@ class Ranks:
             torch.distributed.all_reduce(values)
         return values
 
-    def sum_gradients(self, parameters: Sequence[Parameter]) -> None:
-        """Give every rank the sum of all ranks' gradients; a rank without a gradient counts as zero."""
-        if self.size == 1:
-            return
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-        flat = self.sum(torch.cat([gradient.reshape(-1) for gradient in gradients]))
-        for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-            parameter.grad = part.view_as(parameter)
+    def begin_sum(self, values: Tensor) -> Work:
+        """The same, but goes on beside what follows; `values` are whole after the `wait` of what it returns."""
+        return torch.distributed.all_reduce(values, async_op=True)
+
+    def of_main(self, values: Tensor) -> Tensor:
+        """The main rank's values, on every rank, in place."""
+        if self.size > 1:
+            torch.distributed.broadcast(values, 0)
+        return values
 
 
 @contextmanager

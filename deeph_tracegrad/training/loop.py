@@ -22,6 +22,7 @@ from deeph_tracegrad.parallel import world
 from deeph_tracegrad.training.batches import GraphLoader, pack, share, shuffled
 from deeph_tracegrad.training.checkpoint import Checkpoint, library_versions, load_checkpoint
 from deeph_tracegrad.training.distributed import Ranks, joined_ranks
+from deeph_tracegrad.training.gradients import GradientSum
 from deeph_tracegrad.training.interruption import Interruption, interruption
 from deeph_tracegrad.training.losses import NUM_SUMS, error_sums, training_loss
 from deeph_tracegrad.training.metrics import HEADER, EpochMetrics, MetricsWriter, duration
@@ -55,6 +56,7 @@ class Training:
         self.split = split_samples(self.dataset.labels, config.data)
         self.state = TrainingState(config, self.dataset.basis, self.dataset.spin, ranks.device)
         self.parameters = list(self.state.network.parameters())
+        self.gradients = GradientSum(self.parameters, ranks)
         dtype = getattr(torch, self.settings.dtype)
         self.loader = GraphLoader(self.dataset, ranks.device, dtype, in_memory=config.data.in_memory)
         self.folder = RunFolder(self.settings.run)
@@ -114,7 +116,7 @@ class Training:
         state.optimizer.zero_grad()
         if graph is not None:
             training_loss(errors, total, self.config.model.tracegrad.loss_weight).backward()
-        self.ranks.sum_gradients(self.parameters)
+        self.gradients.finish()
         if self.settings.optimizer.gradient_clip:
             clip_grad_norm_(self.parameters, self.settings.optimizer.gradient_clip)
         state.optimizer.step()

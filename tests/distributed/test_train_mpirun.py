@@ -1,7 +1,8 @@
-"""Training on two ranks against one, through mpirun."""
+"""Training on several ranks against one, through mpirun."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -10,8 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from deeph_tracegrad.dataset import GraphDataset
 from deeph_tracegrad.training.checkpoint import load_checkpoint
+from deeph_tracegrad.training.losses import error_sums
 from deeph_tracegrad.training.metrics import read_metrics
+from training_file import write_training
 
 BIN = Path(sys.executable).parent
 MPIRUN, COMMAND = BIN / "mpirun", BIN / "deeph-tracegrad"
@@ -20,8 +24,12 @@ pytestmark = [pytest.mark.mpi, pytest.mark.skipif(not MPIRUN.exists(), reason="n
 
 
 def on_two_ranks(*arguments: object, program: Sequence[str] = (str(COMMAND),)) -> subprocess.CompletedProcess:
+    return on_ranks(2, *arguments, program=program)
+
+
+def on_ranks(size: int, *arguments: object, program: Sequence[str]) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [str(MPIRUN), "-n", "2", *program, *map(str, arguments)],
+        [str(MPIRUN), "-n", str(size), *program, *map(str, arguments)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -30,27 +38,104 @@ def on_two_ranks(*arguments: object, program: Sequence[str] = (str(COMMAND),)) -
     )
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("fitted", ["false", "true"])
-def test_two_ranks_train_as_one(command: Callable[..., int], tiny_training: Path, tmp_path: Path, fitted: str) -> None:
-    """The second batch of every epoch has one sample, so that one of the ranks has nothing to do.
+# Several trainings in one start; gradients in many buckets, as between machines.
+TRAININGS = """
+import sys
+from deeph_tracegrad import cli
+from deeph_tracegrad.training import gradients
+gradients._bucket_bytes = lambda ranks: 2000
+config, folder, *trainings = sys.argv[1:]
+for training in trainings:
+    name, *settings = training.split()
+    settings = [f"training.run={folder}/{name}", *settings]
+    sys.argv = ["deeph-tracegrad", "train", config, *(word for each in settings for word in ("--set", each))]
+    try:
+        cli.main()
+    except SystemExit as leaving:
+        if leaving.code:
+            raise
+"""
+STEPS = 20
+CASES = {
+    "traced": "model.tracegrad.loss_weight=0.3",
+    "plain": "model.tracegrad.enabled=false",
+    # fits that sum over the ranks, and weights without any gradient
+    "fitted": "model.two_centre_baseline=true model.target_scaling=true model.tracegrad.loss_weight=0.0",
+}
 
-    fitted: with baseline and scaling, whose fit sums over the ranks.
-    """
-    alone, together = tmp_path / "run", tmp_path / "together"
-    settings = ("--set", f"model.two_centre_baseline={fitted}", "--set", f"model.target_scaling={fitted}")
-    assert command("train", tiny_training, *settings) == 0
-    done = on_two_ranks("train", tiny_training, *settings, "--set", f"training.run={together}")
-    assert done.returncode == 0, done.stderr
-    assert "2 ranks" in done.stdout
-    assert done.stdout == (together / "train.log").read_text()  # the main rank alone speaks
-    rows = zip(read_metrics(alone / "metrics.csv"), read_metrics(together / "metrics.csv"), strict=True)
-    for left, right in rows:
+
+@pytest.fixture(scope="module")
+def uneven_dataset(unpacked: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six samples of 2 atoms and three of 8: train_a*, train_b*, held_a*, held_b*."""
+    from deeph_tracegrad.preprocess.build import build_dataset
+
+    runs = tmp_path_factory.mktemp("runs")
+    sources = {"train_a0": "a_00", "train_a1": "a_01", "train_a2": "a_02", "train_a3": "a_00", "train_b0": "b_00"}
+    sources |= {"train_b1": "b_00", "held_a0": "a_01", "held_a1": "a_02", "held_b0": "b_00"}
+    for name, source in sources.items():
+        shutil.copytree(unpacked("openmx") / f"demo_{source}", runs / name)
+    build_dataset([str(runs)], runs.parent / "uneven", workers=1)
+    return runs.parent / "uneven"
+
+
+@pytest.fixture(scope="module")
+def trainings(uneven_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """The folder of the trainings of each number of ranks."""
+    folder = tmp_path_factory.mktemp("trainings")
+    config = write_training(
+        folder,
+        f"""
+dataset = "{uneven_dataset}"
+train = ["train_*"]
+validation = ["held_*"]
+max_edges = 450
+test = 0.0
+""",
+    )
+    optimizer = ("gradient_clip=0.1", "ema_decay=0.9", "weight_decay=0.05")
+    shared = " ".join(["training.epochs=10", *(f"training.optimizer.{setting}" for setting in optimizer)])
+    folders = {size: folder / str(size) for size in (1, 2, 3)}
+    for size, runs in folders.items():
+        names = [f"{name} {shared} {settings}" for name, settings in CASES.items()]
+        done = on_ranks(size, config, runs, *names, program=(sys.executable, "-c", TRAININGS))
+        assert done.returncode == 0, done.stderr
+        assert f"{size} rank" in done.stdout
+        # the main rank alone speaks
+        assert done.stdout == "".join((runs / name / "train.log").read_text() for name in CASES)
+    return folders
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("size", [2, 3])
+def test_ranks_train_as_one(trainings: dict[int, Path], case: str, size: int) -> None:
+    """With samples of two sizes, and batches of fewer samples than ranks, so that some have nothing to do."""
+    alone, together = (trainings[number] / case for number in (1, size))
+    content = [load_checkpoint(folder / "last.pt").training for folder in (alone, together)]
+    assert content[0]["average_updates"] >= STEPS
+    for kind in ("network", "average"):
+        weights = [part[kind] for part in content]
+        largest = max(weight.abs().max() for weight in weights[0].values())
+        for name, weight in weights[0].items():
+            assert (weights[1][name] - weight).abs().max() < 1e-10 * largest, name
+    for left, right in zip(*(read_metrics(folder / "metrics.csv") for folder in (alone, together)), strict=True):
         for name in left.keys() - {"edges_per_second"}:
-            assert float(right[name]) == pytest.approx(float(left[name]), rel=1e-9), name
-    weights = [load_checkpoint(folder / "last.pt").weights for folder in (alone, together)]
-    for name in weights[0]:
-        assert torch.allclose(weights[0][name], weights[1][name], rtol=1e-7, atol=1e-9), name
+            if left[name] or right[name]:
+                assert float(right[name]) == pytest.approx(float(left[name]), rel=1e-10), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_validation_is_the_mean_over_all_elements(trainings: dict[int, Path], uneven_dataset: Path, case: str) -> None:
+    """Of three ranks, against samples one by one: each counts by its elements of H."""
+    run = trainings[3] / case
+    network = load_checkpoint(run / "last.pt").network(torch.device("cpu"))
+    dataset = GraphDataset(uneven_dataset)
+    held = [dataset[place] for place, label in enumerate(dataset.labels) if label.startswith("held")]
+    sums = [error_sums(network(graph), graph, network.layout) for graph in held]
+    assert len({each[1].item() for each in sums}) > 1
+    squared, elements, *_ = torch.stack(sums).sum(dim=0).tolist()
+    assert float(read_metrics(run / "metrics.csv")[-1]["validation_loss"]) == pytest.approx(squared / elements)
 
 
 @pytest.mark.slow

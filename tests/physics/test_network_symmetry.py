@@ -112,17 +112,26 @@ def test_a_vanishing_channel_has_a_gradient(compiled, monkeypatch):
     assert all(torch.isfinite(weight.grad).all() for weight in net.parameters() if weight.grad is not None)
 
 
-def test_prediction_does_not_depend_on_the_order_of_edges_or_the_batch():
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("norm", ["graph", "local"])
+def test_prediction_does_not_depend_on_the_order_of_edges_or_the_batch(norm, compiled, monkeypatch):
+    """Nothing leaks between the graphs of a batch, also not through the norms over a graph."""
+    if not compiled:
+        monkeypatch.setattr(library, "_library", lambda: None)
     material = random_material(SpinMode.NONE)
-    net = network(material, NATURAL)
+    net = network(material, NATURAL, norm=norm)
     graph = HamiltonianGraph.from_sample(build_sample(material, "one"), material.basis, net.layout)
     other = HamiltonianGraph.from_sample(
         build_sample(random_material(SpinMode.NONE, seed=1), "two"), material.basis, net.layout
     )
-    with torch.no_grad():
-        alone = [net(g).coefficients for g in (graph, other)]
-        together = net(Batch.from_data_list([graph, other])).coefficients
-    assert (torch.cat(alone) - together).abs().max() < 1e-12 * together.abs().max()
+    batch = Batch.from_data_list([graph, other])
+    alone, together = [net(g) for g in (graph, other)], net(batch)
+    for found, expected in (
+        (together.coefficients, torch.cat([each.coefficients for each in alone])),
+        (together.traces, torch.cat([each.traces for each in alone])),
+        (error_sums(together, batch, net.layout), sum(map(error_sums, alone, (graph, other), (net.layout,) * 2))),
+    ):
+        assert (found - expected).abs().max() < 1e-12 * expected.abs().max()
 
 
 @pytest.mark.parametrize("spin", SpinMode)

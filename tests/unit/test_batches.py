@@ -1,5 +1,6 @@
 """Batches by an edge budget, and how ranks divide them."""
 
+from itertools import chain, combinations
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,16 @@ def test_ranks_share_a_batch_evenly(counts: list[int], size: int) -> None:
     assert sorted(sample for part in shares for sample in part) == batch
     loads = [edge_counts[part].sum() for part in shares]
     assert max(loads) - min(loads) <= max(counts)
+    assert shares[0]  # the main rank always has edges
+
+
+@given(st.lists(st.integers(1, 500), min_size=1, max_size=9))
+def test_two_ranks_share_a_batch_almost_as_well_as_can_be(counts: list[int]) -> None:
+    """Graham, SIAM J. Appl. Math. 17, 416 (1969): the largest first is within 7/6 of the best division in two."""
+    loads = [sum(counts[sample] for sample in share(range(len(counts)), np.array(counts), rank, 2)) for rank in (0, 1)]
+    parts = chain.from_iterable(combinations(counts, number) for number in range(len(counts)))
+    best = min(max(sum(part), sum(counts) - sum(part)) for part in parts)
+    assert max(loads) <= 7 / 6 * best
 
 
 def test_order_depends_on_seed_and_epoch_only() -> None:
