@@ -486,10 +486,8 @@ def _fail(message: str, code: int) -> None:
     from deeph_tracegrad.parallel import World, world
 
     clear_bars()
-    try:
-        ranks = world()
-    except LaunchError:  # this may be what is told
-        ranks = World()
+    apart = isinstance(sys.exception(), LaunchError) and not world.cache_info().currsize
+    ranks = World() if apart else world()  # a second attempt to find each other would wait for nobody
     if not ranks.is_main:
         time.sleep(MAIN_RANK_SECONDS)  # a mistake that all ranks meet is told once, by the main rank
     if "--debug" in sys.argv[1:]:

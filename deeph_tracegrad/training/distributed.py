@@ -21,11 +21,12 @@ from deeph_tracegrad.torchrun import TorchWorld
 
 @dataclass(frozen=True)
 class Ranks:
-    """The ranks of this training, each with its device."""
+    """The ranks of this training, each with its device. meeting: None where there is one rank."""
 
     rank: int
     size: int
     device: torch.device
+    meeting: Meeting | None = None
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over all ranks, on every rank, in place."""
@@ -50,32 +51,42 @@ def joined_ranks(settings: TrainingSettings) -> Iterator[Ranks]:
     Raises:
         ConfigError: there is no such device, or more ranks on a machine than GPUs.
         LaunchError: the ranks do not find or reach each other.
-        LostRankError: one of them ended while the block ran.
     """
-    ranks = Ranks(world().rank, world().size, select_device(settings.device))
+    device = select_device(settings.device)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     elif world().local_size > 1:
         torch.set_num_threads(max(1, torch.get_num_threads() // world().local_size))
-    if ranks.device.type == "cuda":
-        torch.cuda.set_device(ranks.device)
-    if ranks.size == 1:
-        yield ranks
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if world().size == 1:
+        yield Ranks(0, 1, device)
         return
-    if ranks.device.type == "cuda":
-        _require_own_gpu(ranks.device)
-    meeting = _joined("nccl" if ranks.device.type == "cuda" else "gloo")
+    if device.type == "cuda":
+        _require_own_gpu(device)
+    meeting = _joined("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield ranks
+        yield Ranks(world().rank, world().size, device, meeting)
     except (KeyboardInterrupt, PreemptionError):  # on all ranks alike
         _leave()
         raise
-    except RuntimeError as error:
-        if loss := meeting.loss(error):
-            raise loss from error
-        raise
     # not after an error: the others would complain of a lost connection before this rank has told its reason
     _leave()
+
+
+@contextmanager
+def lost_ranks_named(ranks: Ranks) -> Iterator[None]:
+    """Say which rank is gone where torch says that a connection is.
+
+    Raises:
+        LostRankError: one ended while the block ran.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if ranks.meeting and (loss := ranks.meeting.loss(error)):
+            raise loss from error
+        raise
 
 
 def _joined(backend: str) -> Meeting:

@@ -22,7 +22,7 @@ from deeph_tracegrad.graph import HamiltonianGraph
 from deeph_tracegrad.parallel import world
 from deeph_tracegrad.training.batches import GraphLoader, pack, share, shuffled
 from deeph_tracegrad.training.checkpoint import Checkpoint, library_versions, load_checkpoint
-from deeph_tracegrad.training.distributed import Ranks, joined_ranks
+from deeph_tracegrad.training.distributed import Ranks, joined_ranks, lost_ranks_named
 from deeph_tracegrad.training.interruption import Interruption, interruption
 from deeph_tracegrad.training.losses import NUM_SUMS, error_sums, training_loss
 from deeph_tracegrad.training.metrics import HEADER, EpochMetrics, MetricsWriter, duration
@@ -47,8 +47,13 @@ def train(config: Config, *, resume: Resume) -> None:
     """
     advice = f"lower data.max_edges, now {config.data.max_edges}, or use more ranks or a smaller network"
     folder = RunFolder(config.training.run)
-    # signals are noted until the end: a launcher sends them when a rank is lost, while the others still tell of it
-    with interruption() as request, folder.faults(), joined_ranks(config.training) as ranks, enough_memory(advice):
+    with (
+        folder.faults(),
+        joined_ranks(config.training) as ranks,
+        interruption() as request,  # around the next: a launcher that sees a rank lost signals those that tell of it
+        lost_ranks_named(ranks),
+        enough_memory(advice),
+    ):
         Training(config, ranks, request, folder, resume=folder.goes_on(resume)).run()
 
 
