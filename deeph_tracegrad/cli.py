@@ -130,9 +130,14 @@ def convert(
 
 @app.command()
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A run, a DeepH folder, a dataset or a checkpoint.")],
+    path: Annotated[
+        Path, typer.Argument(help="A run, a DeepH folder, a dataset, a run folder of `train` or a checkpoint.")
+    ],
 ) -> None:
-    """Show what a run, a DeepH folder, a dataset or a checkpoint holds, and what is suspicious in it."""
+    """Show what a run, a DeepH folder, a dataset, a training or a checkpoint holds, and what is suspicious in it.
+
+    The loss curves of a training are drawn into its folder, as losses.png.
+    """
     from deeph_tracegrad.preprocess.inspection import inspect as inspect_path
 
     inspect_path(path)

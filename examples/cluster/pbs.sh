@@ -13,7 +13,7 @@ cd "$PBS_O_WORKDIR" || exit 2
 # export GLOO_SOCKET_IFNAME=ib0 NCCL_SOCKET_IFNAME=ib0
 
 # PBS gives no notice of the end, so `timeout` sends SIGTERM ten minutes before it; mpirun hands it to the ranks.
-# Open MPI gives them one second to end: for it add  --mca odls_base_sigkill_timeout 300  to mpirun.
+# That is for MPICH and Intel MPI: Open MPI's mpirun gives the ranks one second to end, and then returns 1.
 # For GPUs: --set training.device=cuda, and as many mpiprocs as GPUs of a node.
 timeout --preserve-status --signal=TERM 1430m \
     mpirun -n "$(wc -l < "$PBS_NODEFILE")" \
