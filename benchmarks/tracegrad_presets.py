@@ -130,7 +130,7 @@ def validation_error(config: Config) -> float:
     """The mean absolute error after the last epoch, in meV; trains what is missing."""
     folder = RunFolder(config.training.run)
     if last_epoch(folder) < config.training.epochs:
-        train(config, resume=folder.last.is_file())
+        train(config, resume="auto")
     return float(read_metrics(folder.metrics)[-1]["validation_mae_mev"])
 
 

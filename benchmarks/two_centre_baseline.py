@@ -122,7 +122,7 @@ def compare_trainings(folder: Path, epochs: int) -> None:
                 "schedule": {"warmup_epochs": 1},
             },
         }
-        train(parse_config(config, "benchmark"), resume=False)
+        train(parse_config(config, "benchmark"), resume="never")
         rows = read_metrics(folder / f"run_{baseline}_{scaling}" / "metrics.csv")
         name = " and ".join(name for name, on in (("baseline", baseline), ("scaling", scaling)) if on) or "neither"
         table.append(f"{name:<22}" + "".join(f"{float(rows[at - 1]['validation_mae_mev']):14.2f}" for at in reported))

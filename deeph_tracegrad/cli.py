@@ -8,13 +8,15 @@ import sys
 import time
 import traceback
 from enum import StrEnum
+from itertools import zip_longest
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperCommand
 
 from deeph_tracegrad import __version__
-from deeph_tracegrad.errors import InterruptionError, TracegradError
+from deeph_tracegrad.errors import InterruptionError, LaunchError, PreemptionError, TracegradError
 
 app = typer.Typer(
     name="deeph-tracegrad",
@@ -27,6 +29,7 @@ app = typer.Typer(
 EXIT_SOME_FAILED = 1
 EXIT_ERROR = 2
 EXIT_CRASH = 3
+EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: come again
 EXIT_INTERRUPTED = 130
 
 BasisDir = Annotated[
@@ -63,6 +66,8 @@ DirectOption = Annotated[
 FormatOption = Annotated[
     str, typer.Option("--format", help="Pictures to make, separated by commas: png, pdf, svg, html (interactive).")
 ]
+
+RESUME_CHOICES = ("never", "auto", "always")
 
 MAIN_RANK_SECONDS = 2.0
 OUTPUT_SECONDS = 0.5
@@ -138,9 +143,14 @@ def convert(
 
 @app.command()
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A run, a DeepH folder, a dataset or a checkpoint.")],
+    path: Annotated[
+        Path, typer.Argument(help="A run, a DeepH folder, a dataset, a run folder of `train` or a checkpoint.")
+    ],
 ) -> None:
-    """Show what a run, a DeepH folder, a dataset or a checkpoint holds, and what is suspicious in it."""
+    """Show what a run, a DeepH folder, a dataset, a training or a checkpoint holds, and what is suspicious in it.
+
+    The loss curves of a training are drawn into its folder, as losses.png.
+    """
     from deeph_tracegrad.preprocess.inspection import inspect as inspect_path
 
     inspect_path(path)
@@ -167,17 +177,40 @@ def check(
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
-@app.command()
+class _TrainCommand(TyperCommand):
+    """Lets `--resume` stand alone, for `--resume always`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Give every `--resume` a value."""
+        complete = []
+        for argument, following in zip_longest(args, args[1:], fillvalue=""):
+            complete.append(argument)
+            if argument == "--resume" and following not in RESUME_CHOICES:
+                complete.append("always")
+        return super().parse_args(ctx, complete)
+
+
+@app.command(cls=_TrainCommand)
 def train(
     config: Annotated[Path, typer.Argument(help="TOML file; see the annotated ones in configs/.")],
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Override one key: section.key=value. Repeatable.")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the last checkpoint in the config's run folder.")
-    ] = False,
+        Literal["never", "auto", "always"],
+        typer.Option(
+            help="Go on from the last checkpoint in the config's run folder: auto if there is one, always (or --resume "
+            "alone) or end with an error."
+        ),
+    ] = "never",
 ) -> None:
-    """Train a network on a dataset; `mpirun -n N deeph-tracegrad train ...` for N ranks."""
+    """Train a network on a dataset; `mpirun -n N deeph-tracegrad train ...` for N ranks, or srun, or torchrun.
+
+    SIGTERM (a queue that takes the machine back) and Ctrl-C end it after the step under way; last.pt is written.
+
+    Exit codes: 0 done; 2 a mistake, or a training that cannot go on; 3 a crash; 75 stopped by SIGTERM; 130 stopped by
+    Ctrl-C. After 75 the same command with --resume auto goes on.
+    """
     from deeph_tracegrad.config import load_config
     from deeph_tracegrad.training.loop import train as run_training
 
@@ -434,12 +467,14 @@ def unfold(
 def main() -> None:
     """Run the command; a user's mistake ends with its message and exit code 2, a crash with error.log and 3.
 
-    Ctrl-C ends with 130, here or by typer.
+    Ctrl-C ends with 130, here or by typer; SIGTERM ends a training with 75.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # in an encoding that may lack Å, Γ and what files are called
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
+    except PreemptionError:  # on all ranks alike, after the training told it
+        sys.exit(EXIT_PREEMPTED)
     except InterruptionError as error:
         _fail(str(error), EXIT_INTERRUPTED)
     except TracegradError as error:
@@ -464,10 +499,11 @@ def main() -> None:
 def _fail(message: str, code: int) -> None:
     """Say why and exit, and take the other ranks along: one that is left waiting would hang."""
     from deeph_tracegrad.console import clear_bars
-    from deeph_tracegrad.parallel import world
+    from deeph_tracegrad.parallel import World, world
 
     clear_bars()
-    ranks = world()
+    apart = isinstance(sys.exception(), LaunchError) and not world.cache_info().currsize
+    ranks = World() if apart else world()  # a second attempt to find each other would wait for nobody
     if not ranks.is_main:
         time.sleep(MAIN_RANK_SECONDS)  # a mistake that all ranks meet is told once, by the main rank
     if "--debug" in sys.argv[1:]:

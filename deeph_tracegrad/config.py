@@ -218,10 +218,11 @@ class ScheduleSettings(Section):
     """plateau: weight of the newest validation error in the smoothed one."""
 
     revert_patience: PositiveInt = 20
-    """plateau: validations in a row above twice the best error before the best checkpoint is taken up again."""
+    """Validations in a row above twice the best error before the best checkpoint is taken up again. A loss that is not
+    finite does not wait."""
 
     revert_factor: Annotated[float, Field(gt=0.0, le=1.0)] = 0.8
-    """plateau: what the rate is multiplied by at such a return."""
+    """What the rate is multiplied by at such a return."""
 
 
 class TrainingSettings(Section):

@@ -58,6 +58,14 @@ class TrainingError(TracegradError):
     """A training that cannot go on."""
 
 
+class LaunchError(TracegradError):
+    """Processes that were started together, but cannot find or reach each other."""
+
+
+class LostRankError(TracegradError):
+    """A rank that ended, or went out of reach, while others needed it."""
+
+
 class DeviceError(TracegradError):
     """A device whose memory does not suffice."""
 
@@ -68,3 +76,7 @@ class SolverError(TracegradError):
 
 class InterruptionError(TracegradError):
     """A calculation that the user, or the queue, ended; the message says how to go on."""
+
+
+class PreemptionError(InterruptionError):
+    """A training that the queue ended by SIGTERM, on all ranks alike; its state is kept."""

@@ -1,4 +1,4 @@
-"""Ranks under mpirun. Without mpirun, or where no MPI library can be loaded, there is one rank and nothing changes."""
+"""The ranks of a run, started by mpirun, srun or torchrun. Without these there is one rank, and nothing changes."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -6,6 +6,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+
+from deeph_tracegrad.launchers import choose_mpi, launched_by_torchrun, require_company
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Intracomm
@@ -16,17 +18,15 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class World:
-    """The ranks of this run.
+    """The ranks of this run; this class alone, one rank.
 
     local_rank: this rank's number among the `local_size` ranks on the same machine.
-    communicator: None where MPI is not to be had.
     """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
     local_size: int = 1
-    communicator: "Intracomm | None" = None
 
     @property
     def is_main(self) -> bool:
@@ -45,45 +45,95 @@ class World:
                 result = function(item)
                 if self.is_main:
                     yield result
-                elif self.communicator is not None:
-                    self.communicator.send(result, 0, place)
-            elif self.is_main and self.communicator is not None:
-                yield self.communicator.recv(source=owner, tag=place)
+                else:
+                    self.send(result)
+            elif self.is_main:
+                yield self.receive(owner)
+
+    def send(self, value: Any) -> None:
+        """To the main rank."""
+        raise NotImplementedError
+
+    def receive(self, source: int) -> Any:
+        """The next value that a rank sent, on the main rank."""
+        raise NotImplementedError
 
     def broadcast(self, value: Any) -> Any:
         """The main rank's value, on every rank."""
-        return value if self.communicator is None else self.communicator.bcast(value)
+        return value
 
     def gather(self, value: Any) -> list[Any]:
         """Every rank's value in rank order, on every rank."""
-        return [value] if self.communicator is None else self.communicator.allgather(value)
+        return [value]
 
     def summed(self, values: np.ndarray) -> np.ndarray:
         """The sum of an array over the ranks, on every rank."""
-        if self.communicator is None:
-            return values
+        return values
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+
+    def abort(self, code: int) -> None:
+        """End every rank when one cannot go on, so that none waits for it."""
+
+
+@dataclass(frozen=True)
+class MpiWorld(World):
+    """The ranks of an MPI communicator."""
+
+    communicator: "Intracomm | Any" = None
+
+    def send(self, value: Any) -> None:
+        """To the main rank."""
+        self.communicator.send(value, 0)
+
+    def receive(self, source: int) -> Any:
+        """The next value that a rank sent, on the main rank."""
+        return self.communicator.recv(source=source)
+
+    def broadcast(self, value: Any) -> Any:
+        """The main rank's value, on every rank."""
+        return self.communicator.bcast(value)
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value in rank order, on every rank."""
+        return self.communicator.allgather(value)
+
+    def summed(self, values: np.ndarray) -> np.ndarray:
+        """The sum of an array over the ranks, on every rank."""
         result = np.empty_like(values)
         self.communicator.Allreduce(np.ascontiguousarray(values), result)
         return result
 
     def barrier(self) -> None:
         """Wait for all ranks."""
-        if self.communicator is not None:
-            self.communicator.Barrier()
+        self.communicator.Barrier()
 
     def abort(self, code: int) -> None:
         """End every rank when one cannot go on, so that none waits for it."""
-        if self.communicator is not None and self.size > 1:
+        if self.size > 1:
             self.communicator.Abort(code)
 
 
 @cache
 def world() -> World:
-    """The ranks of this run; MPI starts at the first call."""
+    """The ranks of this run; MPI, or under torchrun torch, starts at the first call.
+
+    Raises:
+        LaunchError: processes that were started together do not find each other.
+    """
+    if launched_by_torchrun():
+        from deeph_tracegrad.torchrun import torch_world
+
+        return torch_world()
+    choose_mpi()
     try:
         from mpi4py import MPI
-    except (ImportError, RuntimeError):  # mpi4py raises RuntimeError where it finds no MPI library
+    except (ImportError, RuntimeError) as error:  # mpi4py raises RuntimeError where it finds no MPI library
+        require_company(str(error).partition("\n")[0])
         return World()
     everyone = MPI.COMM_WORLD
+    if everyone.Get_size() == 1:
+        require_company(MPI.Get_library_version().partition("\n")[0])
     machine = everyone.Split_type(MPI.COMM_TYPE_SHARED)
-    return World(everyone.Get_rank(), everyone.Get_size(), machine.Get_rank(), machine.Get_size(), everyone)
+    return MpiWorld(everyone.Get_rank(), everyone.Get_size(), machine.Get_rank(), machine.Get_size(), everyone)

@@ -1,4 +1,4 @@
-"""What a run, a DeepH folder, a dataset or a checkpoint holds, and what is suspicious in it."""
+"""What a run, a DeepH folder, a dataset, a training or a checkpoint holds, and what is suspicious in it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,13 +30,15 @@ def inspect(path: Path) -> None:
     """Print what `path` holds as a table; suspicious rows are coloured and explained.
 
     Raises:
-        ReadError: it is neither a run, a DeepH folder, a dataset nor a checkpoint, or is damaged.
+        ReadError: it is neither a run, a DeepH folder, a dataset, a training nor a checkpoint, or is damaged.
     """
     # models of DeepH-E3 are refused there, with advice
     if (path.is_file() and path.suffix in CHECKPOINT_SUFFIXES) or (path / "best_model.pkl").is_file():
         findings = checkpoint_findings(path)
     elif (path / "dataset.json").is_file():
         findings = dataset_findings(path)
+    elif (path / "config.toml").is_file() and (path / "split.json").is_file():
+        findings = training_findings(path)
     else:
         findings = material_findings(read_material(path))
     out.print(report(str(path), findings))
@@ -58,6 +60,14 @@ def dataset_findings(path: Path) -> list[Finding]:
     from deeph_tracegrad.dataset import GraphDataset
 
     return [Finding(name, str(value)) for name, value in GraphDataset(path).summary()]
+
+
+def training_findings(path: Path) -> list[Finding]:
+    """What became of a training; its loss curves are drawn into its folder."""
+    from deeph_tracegrad.training.run_report import RunReport
+
+    report = RunReport.read(path)
+    return [*(Finding(*row) for row in report.findings()), Finding("loss curves", report.draw())]
 
 
 def checkpoint_findings(path: Path) -> list[Finding]:

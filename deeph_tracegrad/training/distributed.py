@@ -1,5 +1,6 @@
 """Several ranks that train one network: each has all weights and a share of every batch, and gradients are summed."""
 
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,21 +9,24 @@ from dataclasses import dataclass
 import torch
 import torch.distributed
 from torch import Tensor
-from torch.distributed import TCPStore, Work
+from torch.distributed import Work
 
 from deeph_tracegrad.config import TrainingSettings
 from deeph_tracegrad.devices import select_device
-from deeph_tracegrad.errors import ConfigError
+from deeph_tracegrad.errors import ConfigError, LaunchError, PreemptionError
 from deeph_tracegrad.parallel import world
+from deeph_tracegrad.rendezvous import Meeting, connect
+from deeph_tracegrad.torchrun import TorchWorld
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """The ranks of this training, each with its device."""
+    """The ranks of this training, each with its device. meeting: None where there is one rank."""
 
     rank: int
     size: int
     device: torch.device
+    meeting: Meeting | None = None
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over all ranks, on every rank, in place."""
@@ -43,45 +47,98 @@ class Ranks:
 
 @contextmanager
 def joined_ranks(settings: TrainingSettings) -> Iterator[Ranks]:
-    """The ranks under mpirun, joined in a process group of torch (nccl on GPUs, gloo on CPUs) while the block runs.
+    """The ranks of this run, joined in a process group of torch (nccl on GPUs, gloo on CPUs) while the block runs.
 
     Raises:
         ConfigError: there is no such device, or more ranks on a machine than GPUs.
+        LaunchError: the ranks do not find or reach each other.
     """
-    ranks = Ranks(world().rank, world().size, select_device(settings.device))
+    device = select_device(settings.device)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     elif world().local_size > 1:
         torch.set_num_threads(max(1, torch.get_num_threads() // world().local_size))
-    if ranks.device.type == "cuda":
-        torch.cuda.set_device(ranks.device)
-    if ranks.size == 1:
-        yield ranks
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if world().size == 1:
+        yield Ranks(0, 1, device)
         return
-    if ranks.device.type == "cuda" and world().local_size > torch.cuda.device_count():
-        raise ConfigError(
-            f"{world().local_size} ranks on a machine with {torch.cuda.device_count()} GPUs: start as many ranks as "
-            "GPUs, or set training.device=cpu"
-        )
-    torch.distributed.init_process_group(
-        "nccl" if ranks.device.type == "cuda" else "gloo", store=_store(), rank=ranks.rank, world_size=ranks.size
-    )
+    if device.type == "cuda":
+        _require_own_gpu(device)
+    meeting = _joined("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield ranks
-    except KeyboardInterrupt:  # on all ranks alike
-        torch.distributed.destroy_process_group()
+        yield Ranks(world().rank, world().size, device, meeting)
+    except (KeyboardInterrupt, PreemptionError):  # on all ranks alike
+        _leave()
         raise
     # not after an error: the others would complain of a lost connection before this rank has told its reason
-    torch.distributed.destroy_process_group()
+    _leave()
 
 
-def _store() -> TCPStore:
-    """Where the ranks find each other: a free port of the main rank's machine, told to the others through MPI."""
-    host = "127.0.0.1" if world().local_size == world().size else socket.gethostname()
-    if world().is_main:
-        # without waiting: the others learn the port only after this
-        store = TCPStore(host, 0, world().size, is_master=True, wait_for_workers=False)
-        world().broadcast((host, store.port))
-        return store
-    host, port = world().broadcast(None)
-    return TCPStore(host, port, world().size, is_master=False)
+@contextmanager
+def lost_ranks_named(ranks: Ranks) -> Iterator[None]:
+    """Say which rank is gone where torch says that a connection is.
+
+    Raises:
+        LostRankError: one ended while the block ran.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if ranks.meeting and (loss := ranks.meeting.loss(error)):
+            raise loss from error
+        raise
+
+
+def _joined(backend: str) -> Meeting:
+    """Join torch's process group; the main rank tells the others through MPI where. Under torchrun it is there."""
+    ranks = world()
+    if isinstance(ranks, TorchWorld):
+        return ranks.meeting
+    if ranks.is_main:
+        host = _address()
+        meeting = connect(host, 0, ranks.rank, ranks.size, serve=True)
+        ranks.broadcast((host, meeting.port))
+    else:
+        host, port = ranks.broadcast(None)
+        meeting = connect(host, port, ranks.rank, ranks.size, serve=False)
+    meeting.join(backend)
+    return meeting
+
+
+def _require_own_gpu(device: torch.device) -> None:
+    """Refuse two ranks on one GPU; by its identity, since a queue may show each rank only its own, as number 0."""
+    cards = world().gather((socket.gethostname(), str(torch.cuda.get_device_properties(device).uuid)))
+    if len(set(cards)) < len(cards):
+        raise ConfigError(
+            f"{len(cards)} ranks share {len(set(cards))} GPUs: start one rank a GPU, or set training.device=cpu"
+        )
+
+
+def _leave() -> None:
+    if not isinstance(world(), TorchWorld):
+        torch.distributed.destroy_process_group()
+
+
+def _address() -> str:
+    """Where the other ranks reach the main rank's machine.
+
+    Raises:
+        LaunchError: its name leads other machines to themselves, or nowhere.
+    """
+    if world().local_size == world().size:
+        return "127.0.0.1"
+    if "MASTER_ADDR" in os.environ:
+        return os.environ["MASTER_ADDR"]
+    name = socket.gethostname()
+    try:
+        addresses = {str(entry[4][0]) for entry in socket.getaddrinfo(name, None)}
+    except OSError:
+        addresses = set()
+    if all(address == "::1" or address.startswith("127.") for address in addresses):
+        raise LaunchError(
+            f"the host name {name} of rank 0 stands for {', '.join(sorted(addresses)) or 'no address'}, where other "
+            "machines do not reach it: set MASTER_ADDR to an address that they reach (of the interface that joins "
+            "them, as `ip address` shows it), or mend /etc/hosts"
+        )
+    return name

@@ -13,17 +13,17 @@ class Interruption:
     """Notes a signal, so that the loop can stop where its state is whole."""
 
     def __init__(self) -> None:
-        self._requested = False
+        self._number = 0
 
-    def on_any_rank(self) -> bool:
-        """Whether any rank was asked to stop; all ranks must call it together."""
-        return any(world().gather(self._requested))
+    def on_any_rank(self) -> int:
+        """The signal by which any rank was asked to stop, or 0; all ranks must call it together."""
+        return max(world().gather(self._number))
 
     def request(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  a handler's signature
         """Ask for the stop. The second Ctrl-C does not wait."""
-        if self._requested and number == signal.SIGINT:
+        if self._number and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self._requested = True
+        self._number = number
 
 
 @contextmanager

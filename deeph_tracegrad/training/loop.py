@@ -5,6 +5,7 @@ the same update. Only the main rank writes.
 """
 
 import math
+import signal
 import time
 from collections.abc import Iterator
 
@@ -16,40 +17,54 @@ from deeph_tracegrad.config import Config
 from deeph_tracegrad.console import count
 from deeph_tracegrad.dataset import GraphDataset
 from deeph_tracegrad.devices import device_name, enough_memory
-from deeph_tracegrad.errors import TrainingError
+from deeph_tracegrad.errors import PreemptionError, TrainingError
 from deeph_tracegrad.graph import HamiltonianGraph
 from deeph_tracegrad.parallel import world
 from deeph_tracegrad.training.batches import GraphLoader, pack, share, shuffled
 from deeph_tracegrad.training.checkpoint import Checkpoint, library_versions, load_checkpoint
-from deeph_tracegrad.training.distributed import Ranks, joined_ranks
+from deeph_tracegrad.training.distributed import Ranks, joined_ranks, lost_ranks_named
 from deeph_tracegrad.training.gradients import GradientSum
 from deeph_tracegrad.training.interruption import Interruption, interruption
 from deeph_tracegrad.training.losses import NUM_SUMS, error_sums, training_loss
 from deeph_tracegrad.training.metrics import HEADER, EpochMetrics, MetricsWriter, duration
-from deeph_tracegrad.training.run_folder import RunFolder
+from deeph_tracegrad.training.run_folder import Event, Resume, RunFolder
+from deeph_tracegrad.training.schedules import MAX_FRUITLESS_REVERTS
 from deeph_tracegrad.training.split import split_samples
 from deeph_tracegrad.training.state import TrainingState
 
 
-def train(config: Config, *, resume: bool) -> None:
+def train(config: Config, *, resume: Resume) -> None:
     """Train a network as configured; write everything into the run folder.
 
     Raises:
         ConfigError: a device, split or network that cannot be.
-        TrainingError: the run folder is taken, there is nothing to resume, or the loss is no longer finite.
+        LaunchError: the ranks do not find each other.
+        LostRankError: another rank ended.
+        TrainingError: the run folder is taken, there is nothing to resume, or the loss does not stay finite.
         MismatchError: what is resumed is another training.
         DeviceError: a batch needs more memory than there is.
-        KeyboardInterrupt: the training was asked to stop; last.pt has its state.
+        KeyboardInterrupt: the user asked it to stop; last.pt has its state.
+        PreemptionError: the queue asked it to stop; last.pt has its state.
     """
     advice = f"lower data.max_edges, now {config.data.max_edges}, or use more ranks or a smaller network"
-    with joined_ranks(config.training) as ranks, interruption() as request, enough_memory(advice):
-        Training(config, ranks, request, resume=resume).run()
+    folder = RunFolder(config.training.run)
+    with (
+        folder.faults(),
+        joined_ranks(config.training) as ranks,
+        interruption() as request,  # around the next: a launcher that sees a rank lost signals those that tell of it
+        lost_ranks_named(ranks),
+        enough_memory(advice),
+    ):
+        Training(config, ranks, request, folder, resume=folder.goes_on(resume)).run()
+
+
+FINITE_INTERVAL = 50  # steps: looking at a loss makes the CPU wait for the GPU
 
 
 class Training:
     """One training: what its steps share."""
 
-    def __init__(self, config: Config, ranks: Ranks, request: Interruption, *, resume: bool) -> None:
+    def __init__(self, config: Config, ranks: Ranks, request: Interruption, folder: RunFolder, *, resume: bool) -> None:
         self.config, self.settings, self.ranks, self.request = config, config.training, ranks, request
         self.dataset = GraphDataset(config.data.dataset)
         self.edge_counts = self.dataset.edge_counts
@@ -59,7 +74,7 @@ class Training:
         self.gradients = GradientSum(self.parameters, ranks)
         dtype = getattr(torch, self.settings.dtype)
         self.loader = GraphLoader(self.dataset, ranks.device, dtype, in_memory=config.data.in_memory)
-        self.folder = RunFolder(self.settings.run)
+        self.folder = folder
         labels = self.split.labels(self.dataset.labels)
         facts = {**library_versions(), "device": device_name(ranks.device), "ranks": str(ranks.size)}
         if resume:
@@ -74,20 +89,30 @@ class Training:
         self._introduce()
         start, first = time.perf_counter(), state.epoch
         with MetricsWriter(self.folder.metrics, self.folder.tensorboard, state.epoch) as writer:
-            while state.epoch < settings.epochs and not state.schedule.finished:
-                complete = self.train_epoch()
-                if complete and (state.epoch % settings.validation_interval == 0 or state.epoch == settings.epochs):
-                    metrics = self.validate()
-                    pace = (time.perf_counter() - start) / (state.epoch - first)
+            while not self._done():
+                if not self._validation_is_due():
+                    self.train_epoch()
+                elif metrics := self.validate():
+                    pace = (time.perf_counter() - start) / max(1, state.epoch - first)
                     self.folder.say(metrics.line(pace * (settings.epochs - state.epoch)))
                     writer.write(metrics)
                     self.conclude(metrics)
-                if self.request.on_any_rank():
-                    self._stop()
+                if number := self.request.on_any_rank():
+                    self._stop(number)
         self._summarise(time.perf_counter() - start)
 
-    def train_epoch(self) -> bool:
-        """One pass over the training samples, or what is left of it; False if it was asked to stop before the end."""
+    def _done(self) -> bool:
+        ended = self.state.epoch >= self.settings.epochs or self.state.schedule.finished
+        return ended and not self._validation_is_due()
+
+    def _validation_is_due(self) -> bool:
+        """Whether an epoch is complete that ends with a validation; a stop may have come before it."""
+        state, settings = self.state, self.settings
+        whole = state.edges > 0 and state.batch == 0
+        return whole and (state.epoch % settings.validation_interval == 0 or state.epoch == settings.epochs)
+
+    def train_epoch(self) -> None:
+        """One pass over the training samples, or what is left of it; it ends early where it is asked to stop."""
         state, start = self.state, time.perf_counter()
         order = shuffled(self.split.train, self.settings.seed, state.epoch)
         batches = pack(order, self.edge_counts, self.config.data.max_edges)
@@ -96,15 +121,15 @@ class Training:
             self.step(graph)
             state.edges += int(self.edge_counts[batches[state.batch]].sum())
             state.batch += 1
-            if self.request.on_any_rank():
+            if self.request.on_any_rank() or (state.batch % FINITE_INTERVAL == 0 and not state.sums[0].isfinite()):
                 break
-        self._require_finite("training", state.sums[0].item())  # this also waits for the device
+        loss = state.sums[0].item()  # this also waits for the device
         state.seconds += time.perf_counter() - start
-        if state.batch < len(batches):
-            return False
-        state.epoch += 1
-        state.batch = 0
-        return True
+        if not math.isfinite(loss):
+            self._go_back(f"the training loss is {loss} in epoch {state.epoch + 1}")
+        elif state.batch == len(batches):
+            state.epoch += 1
+            state.batch = 0
 
     def step(self, graph: HamiltonianGraph | None) -> None:
         """One update of the weights from this rank's share of a batch, which may be empty."""
@@ -124,13 +149,15 @@ class Training:
             state.average.update(state.network)
         state.sums += total
 
-    def validate(self) -> EpochMetrics:
-        """The errors since the last validation, and those on the validation samples."""
+    def validate(self) -> EpochMetrics | None:
+        """The errors since the last validation, and those on the validation samples; None if asked to stop."""
         state = self.state
         train_loss, train_trace = _means(state.sums)
         loss = trace = mae = None
         if self.split.validation:
             sums = self._validation_sums()
+            if sums is None:
+                return None
             loss, trace = _means(sums)
             mae = 1e3 * (sums[NUM_SUMS] / sums[1]).item()
         return EpochMetrics(
@@ -142,11 +169,12 @@ class Training:
             validation_mae_mev=mae,
             learning_rate=state.learning_rate,
             edges_per_second=state.edges / state.seconds,
+            rollbacks=state.schedule.reverts,
         )
 
     @torch.inference_mode()
-    def _validation_sums(self) -> Tensor:
-        """(NUM_SUMS + 1,) float64: the error sums, then the absolute errors of H's elements in eV."""
+    def _validation_sums(self) -> Tensor | None:
+        """(NUM_SUMS + 1,) float64: the error sums, then the absolute errors of H's elements in eV; None if stopped."""
         network = self.state.predictor
         sums = torch.zeros(NUM_SUMS + 1, dtype=torch.float64, device=self.ranks.device)
         batches = pack(self.split.validation, self.edge_counts, self.config.data.max_edges)
@@ -156,21 +184,49 @@ class Training:
                 sums[:NUM_SUMS] += error_sums(prediction, graph, network.layout)
                 errors = network.layout.element_errors(prediction.coefficients - graph.target, graph)
                 sums[NUM_SUMS] += (errors * network.layout.element_mask(graph)).sum()
+            if self.request.on_any_rank():
+                return None
         return self.ranks.sum(sums)
 
     def conclude(self, metrics: EpochMetrics) -> None:
         """Keep the state, also as the best if it is; let the schedule draw its conclusions."""
         state = self.state
-        self._require_finite("validation", metrics.decisive)
+        if not math.isfinite(metrics.decisive):
+            self._go_back(f"the validation loss is {metrics.decisive} in epoch {state.epoch}")
+            return
         state.start_interval()
         if metrics.decisive < state.best:
             state.best, state.best_epoch = metrics.decisive, metrics.epoch
             self._save("best", metrics)
         if state.schedule.validated(metrics.decisive):
-            world().barrier()  # the other ranks read what the main rank wrote
-            state.take_weights(load_checkpoint(self.folder.best).training)
-            self.folder.say(f"the error stayed above twice the best: back to the weights of epoch {state.best_epoch}")
+            self._go_back(f"the error stayed above twice the best until epoch {state.epoch}")
         self._save("last", metrics)
+
+    def _go_back(self, reason: str) -> None:
+        """Take up the best weights again, with a lower learning rate.
+
+        Raises:
+            TrainingError: there are none, or that has not helped often enough.
+        """
+        state, folder = self.state, self.folder
+        rate = "training.optimizer.learning_rate"
+        if not state.best_epoch:
+            raise TrainingError(f"{reason}; no checkpoint was written before: start again with a lower {rate}")
+        if state.schedule.hopeless:
+            raise TrainingError(
+                f"{reason}, and {MAX_FRUITLESS_REVERTS} returns to the weights of epoch {state.best_epoch} have not "
+                f"helped; the last good checkpoint is {folder.last}: go on from it with --resume and a lower {rate}, "
+                "and see whether deeph-tracegrad check finds the training samples sound"
+            )
+        world().barrier()  # the other ranks read what the main rank wrote
+        state.take_weights(load_checkpoint(folder.best).training)
+        state.schedule.reverted()
+        state.start_interval()
+        state.batch = 0
+        factor = self.settings.schedule.revert_factor
+        text = f"{reason}: back to the weights of epoch {state.best_epoch}, the learning rate times {factor:g}"
+        folder.say(text)
+        folder.note(Event.ROLLBACK, state.epoch, text)
 
     def _training_graphs(self) -> Iterator[HamiltonianGraph]:
         """What this rank computes of one pass over the training samples."""
@@ -195,25 +251,19 @@ class Training:
                 training=self.state.content(),
             ).save(getattr(self.folder, name))
 
-    def _stop(self) -> None:
+    def _stop(self, number: int) -> None:
         """Keep the state between two batches, and leave."""
         self._save("last", None)
         world().barrier()
-        self.folder.say(
-            f"stopped in epoch {self.state.epoch + 1}; the same command with --resume goes on from {self.folder.last}"
+        text = (
+            f"stopped in epoch {self.state.epoch + 1} by {signal.Signals(number).name}; the same command with --resume "
+            f"goes on from {self.folder.last}"
         )
+        self.folder.say(text)
+        self.folder.note(Event.STOPPED, self.state.epoch, text)
+        if number == signal.SIGTERM:
+            raise PreemptionError(text)
         raise KeyboardInterrupt
-
-    def _require_finite(self, which: str, loss: float) -> None:
-        if not math.isfinite(loss):
-            last = self.folder.last
-            advice = (
-                f"the last good checkpoint is {last}: go on from it with --resume and a lower "
-                "training.optimizer.learning_rate"
-                if last.is_file()
-                else "no checkpoint was written before: start again with a lower training.optimizer.learning_rate"
-            )
-            raise TrainingError(f"the {which} loss is {loss} in epoch {self.state.epoch + 1}; {advice}")
 
     def _introduce(self) -> None:
         split, ranks = self.split, self.ranks
@@ -224,6 +274,7 @@ class Training:
             f"{count(len(split.train), 'sample')} of {edges} edges to train on, {len(split.validation)} to validate, "
             f"{len(split.test)} to test; {self.dataset.basis.describe()}, spin {self.dataset.spin}"
         )
+        self.folder.note(Event.STARTED, self.state.epoch, f"{device_name(ranks.device)}, {count(ranks.size, 'rank')}")
         self.folder.say(HEADER)
 
     def _summarise(self, seconds: float) -> None:
@@ -233,6 +284,7 @@ class Training:
             f"{state.epoch} epochs done, {duration(seconds)} in this run{reason}; lowest error {state.best:.4e} eV² "
             f"after epoch {state.best_epoch}: {folder.best}; also {folder.last}, {folder.metrics}"
         )
+        folder.note(Event.FINISHED, state.epoch, f"{state.epoch} epochs{reason}")
 
 
 def _means(sums: Tensor) -> tuple[float, float | None]:

@@ -25,7 +25,7 @@ class EpochMetrics:
 
     Losses are mean squared errors of H in eV², over all matrix elements; trace errors are mean absolute errors of the
     normalised trace labels; the MAE is that of H's elements in global coordinates. The training errors are those of the
-    batches as they came, so of changing weights.
+    batches as they came, so of changing weights. rollbacks: returns to the best weights so far.
     """
 
     epoch: int
@@ -36,6 +36,7 @@ class EpochMetrics:
     validation_mae_mev: float | None
     learning_rate: float
     edges_per_second: float
+    rollbacks: int
 
     @property
     def decisive(self) -> float:

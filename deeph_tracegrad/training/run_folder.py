@@ -1,17 +1,37 @@
-"""The folder of one training: configuration, versions, split, log, metrics, checkpoints."""
+"""The folder of one training: configuration, versions, split, log, events, metrics, checkpoints."""
 
+import csv
 import json
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from deeph_tracegrad.atomic import atomic_path
 from deeph_tracegrad.config import Config, annotated_toml, differing_keys
 from deeph_tracegrad.console import say
-from deeph_tracegrad.errors import MismatchError, TrainingError
+from deeph_tracegrad.errors import MismatchError, PreemptionError, TrainingError
 from deeph_tracegrad.parallel import world
 from deeph_tracegrad.training.checkpoint import Checkpoint, load_checkpoint
 
+Resume = Literal["never", "auto", "always"]
+
 _CONFIG = "config.toml"
+_EVENT_FIELDS = ("time", "epoch", "event", "text")
+
+
+class Event(StrEnum):
+    """What happens to a training as a whole."""
+
+    STARTED = "started"
+    ROLLBACK = "rollback"
+    STOPPED = "stopped"
+    FAILED = "failed"
+    FINISHED = "finished"
+
 
 # What a resumed training must not change: its steps would not follow from the earlier ones.
 _DEFINING_KEYS = (
@@ -35,7 +55,13 @@ class RunFolder:
         self.best = path / "best.pt"
         self.metrics = path / "metrics.csv"
         self.tensorboard = path / "tensorboard"
+        self.events = path / "events.csv"
         self._log = path / "train.log"
+        self._in_use = False
+
+    def goes_on(self, resume: Resume) -> bool:
+        """Whether to go on with the training in the folder; auto does if there is one."""
+        return resume == "always" or (resume == "auto" and world().broadcast(self.last.is_file()))
 
     def begin(self, config: Config, split: dict[str, list[str]], facts: dict[str, Any]) -> None:
         """Make the folder and write what stays the same; one whose training never got to a checkpoint is used again.
@@ -54,8 +80,9 @@ class RunFolder:
             if self.path.exists() and not (self.path / _CONFIG).is_file() and _has_content(self.path):
                 raise TrainingError(f"{self.path} exists and is no training; choose another training.run")
             self._write(config, split, facts)
-            self._log.unlink(missing_ok=True)
-            self.metrics.unlink(missing_ok=True)
+            for earlier in (self._log, self.metrics, self.events, *self.path.glob("rank_*.log")):
+                earlier.unlink(missing_ok=True)
+        self._in_use = True
         world().barrier()
 
     def resume(
@@ -84,6 +111,7 @@ class RunFolder:
         world().barrier()  # every rank has read before one writes
         if world().is_main:
             self._write(config, split, facts)
+        self._in_use = True
         return checkpoint
 
     def say(self, text: str) -> None:
@@ -93,7 +121,34 @@ class RunFolder:
             with self._log.open("a", encoding="utf-8") as log:
                 log.write(f"{text}\n")
 
+    def note(self, event: Event, epoch: int | None, text: str) -> None:
+        """A row of events.csv."""
+        if world().is_main:
+            new = not self.events.exists()
+            with self.events.open("a", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file)
+                if new:
+                    writer.writerow(_EVENT_FIELDS)
+                writer.writerow((datetime.now(UTC).isoformat(timespec="seconds"), epoch, event, text))
+
+    @contextmanager
+    def faults(self) -> Iterator[None]:
+        """Keep what ends the training in this folder: the main rank in events.csv, another in rank_<n>.log."""
+        try:
+            yield
+        except PreemptionError:
+            raise
+        except Exception as error:
+            if self._in_use:
+                self.note(Event.FAILED, None, f"{type(error).__name__}: {error}")
+                if not world().is_main:
+                    log = self.path / f"rank_{world().rank}.log"
+                    log.write_text(traceback.format_exc(), encoding="utf-8")
+            raise
+
     def _write(self, config: Config, split: dict[str, list[str]], facts: dict[str, Any]) -> None:
+        for leftover in self.path.glob(".*.part*"):  # of a process that was killed while it wrote
+            leftover.unlink(missing_ok=True)
         for name, text in [
             (_CONFIG, annotated_toml(config)),
             ("split.json", json.dumps(split, indent=1, ensure_ascii=False)),

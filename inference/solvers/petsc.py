@@ -17,7 +17,7 @@ import numpy as np
 from scipy import sparse
 
 from deeph_tracegrad.errors import ConfigError, SolverError
-from deeph_tracegrad.parallel import world
+from deeph_tracegrad.parallel import MpiWorld, world
 
 MUMPS_OPTIONS = {
     "icntl_13": 1,  # no ScaLAPACK for the last front, which would not be counted
@@ -82,10 +82,18 @@ def distributed(matrix: sparse.csr_array, copies: int) -> Any:
 
 
 def communicator() -> Any:
-    """The ranks that work on one k-point together: all of them."""
+    """The ranks that work on one k-point together: all of them.
+
+    Raises:
+        ConfigError: they were not started by MPI.
+    """
     _, petsc = engine()
     ranks = world()
-    return petsc.COMM_SELF if ranks.size == 1 else ranks.communicator
+    if isinstance(ranks, MpiWorld):
+        return ranks.communicator
+    if ranks.size > 1:
+        raise ConfigError("the solver slepc needs MPI: start the ranks with mpirun or srun")
+    return petsc.COMM_SELF
 
 
 def factorise_by_mumps(linear: Any) -> None:

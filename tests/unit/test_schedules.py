@@ -1,6 +1,5 @@
 """The learning rate: warm-up, cosine, and DeepH-E3's plateau against torch's own."""
 
-import math
 from itertools import pairwise
 
 import numpy as np
@@ -67,17 +66,39 @@ def test_plateau_ends_at_the_lowest_rate() -> None:
 def test_plateau_goes_back_after_errors_above_twice_the_best() -> None:
     settings = ScheduleSettings(kind="plateau", warmup_epochs=0.0, revert_patience=3, revert_factor=0.8)
     schedule = Schedule(settings, 1.0, 1000)
-    errors = [1.0, 2.1, 2.1, 1.9, 2.1, 2.1, 2.1, 2.1]
-    assert [schedule.validated(error) for error in errors] == [False] * 6 + [True, False]
+    errors = [1.0, 2.1, 2.1, 1.9, 2.1, 2.1, 2.1]
+    assert [schedule.validated(error) for error in errors] == [False] * 6 + [True]
+    schedule.reverted()
     assert schedule.rate(0.0) == pytest.approx(0.8)
+    assert not schedule.validated(2.1)
 
 
-@pytest.mark.parametrize("kind", ["constant", "cosine"])
-def test_other_kinds_ignore_the_error(kind: str) -> None:
-    schedule = Schedule(ScheduleSettings(kind=kind), 1.0, 100)
+@pytest.mark.parametrize("kind", ["constant", "cosine", "steps"])
+def test_other_kinds_follow_the_error_only_back_to_the_best_weights(kind: str) -> None:
+    schedule = Schedule(ScheduleSettings(kind=kind, revert_patience=3, revert_factor=0.5), 1.0, 100)
     before = schedule.rate(50.0)
-    assert not any(schedule.validated(error) for error in [1.0] + [math.inf] * 200)
+    assert not any(schedule.validated(error) for error in [1.0] + [1.9] * 200 + [2.1] * 2)
     assert schedule.rate(50.0) == before
+    assert schedule.validated(2.1)
+    schedule.reverted()
+    assert schedule.rate(50.0) == pytest.approx(0.5 * before)
+    assert not schedule.finished
+
+
+def test_returns_that_lead_to_nothing_better_are_counted() -> None:
+    schedule = Schedule(ScheduleSettings(), 1.0, 100)
+    schedule.validated(1.0)
+    for _ in range(9):
+        schedule.reverted()
+    assert not schedule.hopeless
+    schedule.validated(0.9)
+    for _ in range(9):
+        schedule.reverted()
+    assert not schedule.hopeless
+    schedule.validated(0.95)
+    schedule.reverted()
+    assert schedule.hopeless
+    assert schedule.reverts == 19
 
 
 def test_state_goes_on_where_it_was() -> None:
