@@ -21,6 +21,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from _bilayer import TWISTS, twisted_graphene
+from matplotlib.ticker import LogLocator, NullFormatter
 from scipy import sparse
 from scipy.sparse.linalg import eigsh
 
@@ -96,9 +97,15 @@ def plot(rows: list[dict[str, dict]], path: Path) -> None:
         for side, (title, marker) in TITLES.items():
             known = [row[side] for row in rows if side in row]
             panel.loglog([one["orbitals"] for one in known], [one[name] for one in known], marker, label=title)
+        sizes = [next(iter(row.values()))["orbitals"] for row in rows]
+        panel.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        for axis in (panel.xaxis, panel.yaxis):
+            axis.set_minor_formatter(NullFormatter())
+        panel.yaxis.set_major_formatter("{x:g}")
         panel.set_xlabel("orbitals")
         panel.set_ylabel(label)
-        panel.grid(which="both", alpha=0.3)
+        panel.grid(alpha=0.3)
     panels[0].legend(frameon=False)
     figure.savefig(path, dpi=150)
 
