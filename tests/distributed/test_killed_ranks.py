@@ -23,7 +23,7 @@ pytestmark = [
 
 
 def ranks_of(launcher: int) -> list[int]:
-    """Processes of the command below mpirun, by rank."""
+    """Processes of the command below mpirun, by rank, without what they themselves started."""
     parents = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -32,20 +32,21 @@ def ranks_of(launcher: int) -> list[int]:
         except OSError:  # ended meanwhile
             continue
 
-    def below(process: int) -> Iterator[int]:
-        yield process
-        for child in (child for child, parent in parents.items() if parent == process):
-            yield from below(child)
-
-    found = []
-    for process in below(launcher):
+    def is_rank(process: int) -> bool:
         try:
             words = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
         except OSError:
-            continue
-        if str(COMMAND).encode() in words and str(MPIRUN).encode() not in words and b"python" in words[0]:
-            found.append(process)
-    return sorted(found)
+            return False
+        return str(COMMAND).encode() in words and str(MPIRUN).encode() not in words and b"python" in words[0]
+
+    def ranks_below(process: int) -> Iterator[int]:
+        if is_rank(process):
+            yield process
+            return
+        for child in (child for child, parent in parents.items() if parent == process):
+            yield from ranks_below(child)
+
+    return sorted(ranks_below(launcher))
 
 
 def kill_one(ranks: int, victim: int, word: str, *arguments: object) -> tuple[int, str, float]:

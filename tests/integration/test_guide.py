@@ -35,7 +35,7 @@ WRITTEN = {
         *("training", "predicted", "c_00", "c_00_legacy", "twisted"),
     },
     "guide/training": {
-        *("config.toml", "split.json", "versions.json", "train.log", "metrics.csv", "tensorboard"),
+        *("config.toml", "split.json", "versions.json", "train.log", "metrics.csv", "events.csv", "tensorboard"),
         *("best.pt", "last.pt"),
     },
     "guide/predicted": {"c_00"},

@@ -25,7 +25,7 @@ SMALLER = {
 WRITTEN = {
     "dataset": {"dataset.json", "shards"},
     "training": {
-        *("config.toml", "split.json", "versions.json", "train.log", "metrics.csv", "tensorboard"),
+        *("config.toml", "split.json", "versions.json", "train.log", "metrics.csv", "events.csv", "tensorboard"),
         *("best.pt", "last.pt"),
     },
     "overlaps/bilayer": DEEPH,
