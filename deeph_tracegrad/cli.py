@@ -7,7 +7,6 @@ import io
 import sys
 import time
 import traceback
-from enum import StrEnum
 from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +15,19 @@ import typer
 from typer.core import TyperCommand
 
 from deeph_tracegrad import __version__
+from deeph_tracegrad.cli_options import (
+    BASIS_HELP,
+    BandWindowOption,
+    BasisDir,
+    DirectOption,
+    FermiOption,
+    FormatOption,
+    LargeMatrix,
+    NumBandsOption,
+    RunFolder,
+    SolverOption,
+    WindowOption,
+)
 from deeph_tracegrad.errors import InterruptionError, LaunchError, PreemptionError, TracegradError
 
 app = typer.Typer(
@@ -32,52 +44,10 @@ EXIT_CRASH = 3
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: come again
 EXIT_INTERRUPTED = 130
 
-BasisDir = Annotated[
-    Path, typer.Option("--basis-dir", help="Folder with the basis files: .pao of OpenMX or .orb of ABACUS.")
-]
-BASIS_HELP = "Basis of an element: C=C6.0-s2p2d1, or the name of an .orb file. Repeatable."
-
-RunFolder = Annotated[Path, typer.Argument(help="A run or a DeepH folder, labelled or predicted.")]
-WindowOption = Annotated[tuple[float, float], typer.Option(help="Energies LO HI around the Fermi level, in eV.")]
-BandWindowOption = Annotated[
-    tuple[float, float] | None,
-    typer.Option(
-        help="Energies LO HI around the Fermi level, in eV; by default all bands of a small cell, and in a large one "
-        "what holds 40 states."
-    ),
-]
-NumBandsOption = Annotated[
-    int | None, typer.Option("--num-bands", min=1, help="Only this many bands, nearest to the Fermi level.")
-]
-FermiOption = Annotated[
-    float | None, typer.Option("--fermi", help="Fermi level in eV; by default from the electron count.")
-]
-SolverOption = Annotated[
-    Literal["auto", "dense", "shift-invert", "slepc"],
-    typer.Option(
-        help="Eigensolver: dense gives all states, shift-invert those of a window; slepc (optional) shares each "
-        "factorisation among all MPI ranks; auto is one of the first two, by the size."
-    ),
-]
-DirectOption = Annotated[
-    Literal["auto", "pardiso", "superlu"],
-    typer.Option("--direct-solver", help="What factorises for shift-invert; auto is pardiso where MKL is installed."),
-]
-FormatOption = Annotated[
-    str, typer.Option("--format", help="Pictures to make, separated by commas: png, pdf, svg, html (interactive).")
-]
-
 RESUME_CHOICES = ("never", "auto", "always")
 
 MAIN_RANK_SECONDS = 2.0
 OUTPUT_SECONDS = 0.5
-
-
-class LargeMatrix(StrEnum):
-    """What a run may hold and only a conversion needs; an enumeration, since typer takes no list of literals."""
-
-    DENSITY = "density"
-    POSITION = "position"
 
 
 def _show_version(wanted: bool) -> None:

@@ -1,5 +1,6 @@
 """The ranks of a run, started by mpirun, srun or torchrun. Without these there is one rank, and nothing changes."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -39,24 +40,7 @@ class World:
 
     def streamed(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
         """On the main rank the function of every item, in order, while the ranks share the work; nothing elsewhere."""
-        for place, item in enumerate(items):
-            owner = place % self.size
-            if owner == self.rank:
-                result = function(item)
-                if self.is_main:
-                    yield result
-                else:
-                    self.send(result)
-            elif self.is_main:
-                yield self.receive(owner)
-
-    def send(self, value: Any) -> None:
-        """To the main rank."""
-        raise NotImplementedError
-
-    def receive(self, source: int) -> Any:
-        """The next value that a rank sent, on the main rank."""
-        raise NotImplementedError
+        yield from map(function, items)
 
     def broadcast(self, value: Any) -> Any:
         """The main rank's value, on every rank."""
@@ -77,8 +61,33 @@ class World:
         """End every rank when one cannot go on, so that none waits for it."""
 
 
+class ConnectedWorld(World, ABC):
+    """Ranks that send each other values."""
+
+    @abstractmethod
+    def send(self, value: Any) -> None:
+        """To the main rank."""
+
+    @abstractmethod
+    def receive(self, source: int) -> Any:
+        """The next value that a rank sent, on the main rank."""
+
+    def streamed(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+        """On the main rank the function of every item, in order, while the ranks share the work; nothing elsewhere."""
+        for place, item in enumerate(items):
+            owner = place % self.size
+            if owner == self.rank:
+                result = function(item)
+                if self.is_main:
+                    yield result
+                else:
+                    self.send(result)
+            elif self.is_main:
+                yield self.receive(owner)
+
+
 @dataclass(frozen=True)
-class MpiWorld(World):
+class MpiWorld(ConnectedWorld):
     """The ranks of an MPI communicator."""
 
     communicator: "Intracomm | Any" = None

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 import torch.distributed
 
-from deeph_tracegrad.parallel import World
+from deeph_tracegrad.parallel import ConnectedWorld
 from deeph_tracegrad.rendezvous import Meeting, connect
 
 
 @dataclass(frozen=True)
-class TorchWorld(World):
+class TorchWorld(ConnectedWorld):
     """The ranks of torch's default process group, whose CPU side is gloo."""
 
     meeting: Meeting = field(kw_only=True)
