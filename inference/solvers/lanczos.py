@@ -33,6 +33,7 @@ def nearest_states(
     most: int,
     dtype: np.dtype,
     accuracy: float = ACCURATE,
+    vectors: int = BLOCK,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Energies (n,) of the converged states, the nearest to the shift first and none left out, and the states (M, n).
 
@@ -43,6 +44,7 @@ def nearest_states(
         enough: whether these energies, nearest first, are all that is wanted.
         most: vectors of the basis; with that many the search ends.
         dtype: of the states, real or complex.
+        vectors: of a block; copies of a level beyond this number come late.
         accuracy: residual of a converged state, of θ; not less than `solve` leaves. Energies are wrong by its square.
 
     Raises:
@@ -54,7 +56,7 @@ def nearest_states(
     images = np.empty_like(basis)  # S times the basis
     projected = np.zeros((most, most), dtype)  # the operator in the basis
     rng = np.random.default_rng(0)
-    block = solve(_random(rng, size, min(BLOCK, most), dtype))
+    block = solve(_random(rng, size, min(vectors, most), dtype))
     block, image, _ = _orthonormal(block, product(overlap, block))
     count, largest = 0, 0.0
     while True:
@@ -71,20 +73,20 @@ def nearest_states(
         rest = again @ rest
 
         square = projected[:count, :count]
-        values, vectors = linalg.eigh(np.triu(square) + np.triu(square, 1).conj().T)
+        values, turn = linalg.eigh(np.triu(square) + np.triu(square, 1).conj().T)
         nearest = np.argsort(-np.abs(values))
-        values, vectors = values[nearest], vectors[:, nearest]
+        values, turn = values[nearest], turn[:, nearest]
         largest = abs(values[0])
-        outside = rest @ vectors[new]  # how the operator leads out of the basis
+        outside = rest @ turn[new]  # how the operator leads out of the basis
         settled = np.linalg.norm(outside, axis=0) <= accuracy * np.abs(values)
         converged = count if settled.all() else int(settled.argmin())
         energies = shift + 1 / values[:converged]
         if enough(energies) or count + block.shape[1] > most:
-            states = known[0] @ vectors[:, :converged]
+            states = known[0] @ turn[:, :converged]
             states += block @ (outside[:, :converged] / values[:converged])
             return energies, states
         if not block.shape[1]:  # it leads nowhere new: a level has more copies than a block has vectors
-            block = _random(rng, size, min(BLOCK, most - count), dtype)
+            block = _random(rng, size, min(vectors, most - count), dtype)
             _take_out(block, *known)
             block, image, _ = _orthonormal(block, product(overlap, block))
 

@@ -16,7 +16,7 @@ from threadpoolctl import ThreadpoolController
 from deeph_tracegrad.errors import SolverError
 from deeph_tracegrad.inference.solvers.conditioning import ConstrainedFactors, Deflation, deflation_of
 from deeph_tracegrad.inference.solvers.direct import ATTEMPTS, SHIFT_STEP, ShiftedFactors, factorise
-from deeph_tracegrad.inference.solvers.lanczos import Enough, nearest_states
+from deeph_tracegrad.inference.solvers.lanczos import BLOCK, Enough, nearest_states
 from deeph_tracegrad.inference.solvers.spectrum import Selection, Spectrum, rayleigh_ritz
 
 ON_LEVEL = 1e-7  # eV; a shift so close to a state may count it on either side
@@ -24,6 +24,7 @@ OVERREACH = 1.05  # by how much the states found from two shifts overlap
 MOST_VECTORS = 400  # that Lanczos keeps for one shift
 VECTORS_PER_STATE = 12
 MOST_CUTS = 20
+LARGEST_BLOCK = 16
 
 
 @dataclass(frozen=True)
@@ -96,30 +97,32 @@ class _Problem:
         radius = OVERREACH * (high - low) / 2
         bottom, top = self._reaching(low, radius, -SHIFT_STEP), self._reaching(high, radius, SHIFT_STEP)
         self._refuse_too_many(top.states_below - bottom.states_below)
-        return self._between(bottom, top, MOST_CUTS)
+        return self._between(bottom, top, 0)
 
     def _between(self, bottom: _Found, top: _Found, cuts: int) -> Spectrum:
-        """All states of a slice."""
+        """All states of a slice that so many cuts led to; what deep cuts single out are levels with many copies."""
         count = top.states_below - bottom.states_below
         spectrum = _joined(bottom, top)
         if len(spectrum.energies) == count:
             return spectrum
-        if not cuts:
+        if cuts == MOST_CUTS:
             raise SolverError(
                 f"{count} states lie between {bottom.shift:.4f} and {top.shift:.4f} eV, but "
                 f"{len(spectrum.energies)} were found; use another window"
             )
         middle = (bottom.shift + top.shift) / 2
-        cut = self._reaching(middle, OVERREACH * (top.shift - bottom.shift) / 4, SHIFT_STEP)
-        return self._between(bottom, cut, cuts - 1).followed_by(self._between(cut, top, cuts - 1))
+        vectors = min(BLOCK + cuts, LARGEST_BLOCK)
+        cut = self._reaching(middle, OVERREACH * (top.shift - bottom.shift) / 4, SHIFT_STEP, vectors)
+        return self._between(bottom, cut, cuts + 1).followed_by(self._between(cut, top, cuts + 1))
 
-    def _reaching(self, shift: float, radius: float, step: float) -> _Found:
+    def _reaching(self, shift: float, radius: float, step: float, vectors: int = BLOCK) -> _Found:
         """All states up to a distance (eV) from a shift, or as many as one shift yields."""
+        most = MOST_VECTORS * vectors // BLOCK  # as many steps with larger blocks
         return self._around(
-            shift, lambda energies: np.abs(energies - shift).max(initial=0.0) > radius, step, MOST_VECTORS
+            shift, lambda energies: np.abs(energies - shift).max(initial=0.0) > radius, step, most, vectors
         )
 
-    def _around(self, shift: float, enough: Enough, step: float, most: int) -> _Found:
+    def _around(self, shift: float, enough: Enough, step: float, most: int, vectors: int = BLOCK) -> _Found:
         for attempt in range(ATTEMPTS):
             factors = self._factorise(shift + attempt * step, step)
             try:
@@ -133,6 +136,7 @@ class _Problem:
                         most,
                         self.hamiltonian.dtype,
                         factors.accuracy,
+                        vectors,
                     )
             except np.linalg.LinAlgError:
                 raise SolverError(

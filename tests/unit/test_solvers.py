@@ -105,7 +105,7 @@ def test_levels_at_the_edges_of_a_window_belong_to_it(problem, exact, window, di
 
 
 def test_a_window_with_more_states_than_one_shift_yields_is_cut(problem, exact, direct, monkeypatch):
-    monkeypatch.setattr(shift_invert, "MOST_VECTORS", 64)
+    monkeypatch.setattr(shift_invert, "MOST_VECTORS", 40)
     shifts = []
 
     def counted(*arguments, **options):
@@ -124,7 +124,7 @@ def test_a_window_with_more_states_than_one_shift_yields_is_cut(problem, exact, 
     ("selection", "vectors"),
     [
         (Selection(window=(-0.5, 0.7)), 400),
-        (Selection(window=(-1.0, 1.0)), 64),  # cut, so that its states come from many shifts
+        (Selection(window=(-1.0, 1.0)), 40),  # cut, so that its states come from many shifts
         (Selection(num_bands=12, centre=0.44), 400),
     ],
 )
