@@ -42,8 +42,8 @@ GridSize = Annotated[int, Field(ge=2)]
 Betas = Annotated[tuple[BelowOne, BelowOne], Field(strict=False)]
 
 
-# width and decoder_width
-_TRACEGRAD_WIDTHS = {"compact": (64, 64), "paper": (1024, 1024)}
+# width, decoder_width, and whether in the first block alone
+_TRACEGRAD_PRESETS = {"compact": (32, 128, True), "paper": (1024, 1024, False)}
 
 
 class Section(BaseModel):
@@ -89,14 +89,15 @@ class TraceGradSettings(Section):
     """False leaves the plain DeepH-E3 network."""
 
     preset: Literal["compact", "paper"] = "compact"
-    """compact: one invariant a channel, its squared norm, narrow layers; paper: all products of two channels of the
-    same irrep, layers of width 1024, as in the TraceGrad paper."""
+    """compact: 32 quadratic forms of the features after the first block; paper: 1024 after every block, as in the
+    TraceGrad paper."""
 
     width: PositiveInt | None = None
-    """Width of the layers between invariants and traces; the preset's (64 or 1024) where it is not set."""
+    """Quadratic forms, and width of the layers between them and the invariants; the preset's (32 or 1024) where it is
+    not set."""
 
     decoder_width: PositiveInt | None = None
-    """Width of the layers that predict the trace labels; the preset's (64 or 1024) where it is not set."""
+    """Width of the layers that predict the trace labels; the preset's (128 or 1024) where it is not set."""
 
     loss_weight: NonNegativeFloat = 0.3
     """Weight of the trace error relative to the error of H."""
@@ -104,8 +105,13 @@ class TraceGradSettings(Section):
     @property
     def widths(self) -> tuple[int, int]:
         """Of the layers between invariants and traces, and of those that predict the labels."""
-        width, decoder_width = _TRACEGRAD_WIDTHS[self.preset]
+        width, decoder_width, _ = _TRACEGRAD_PRESETS[self.preset]
         return self.width or width, self.decoder_width or decoder_width
+
+    def depth(self, blocks: int) -> int:
+        """How many of the network's blocks, from the first, have invariants."""
+        _, _, first_alone = _TRACEGRAD_PRESETS[self.preset]
+        return 1 if first_alone else blocks
 
 
 class ModelSettings(Section):
