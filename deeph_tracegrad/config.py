@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
     AfterValidator,
@@ -42,8 +42,24 @@ GridSize = Annotated[int, Field(ge=2)]
 Betas = Annotated[tuple[BelowOne, BelowOne], Field(strict=False)]
 
 
-# width, decoder_width, and whether in the first block alone
-_TRACEGRAD_PRESETS = {"compact": (32, 128, True), "paper": (1024, 1024, False)}
+class TraceGradForm(NamedTuple):
+    """The size of TraceGrad.
+
+    width: quadratic forms, and width of the layers between them and the invariants. decoder_width: of the layers that
+    predict the labels. blocks: that have invariants, from the first; None for all. channels: of each irrep that the
+    forms take at most; None for all.
+    """
+
+    width: int
+    decoder_width: int
+    blocks: int | None
+    channels: int | None
+
+
+_TRACEGRAD_PRESETS = {
+    "compact": TraceGradForm(width=32, decoder_width=128, blocks=1, channels=32),
+    "paper": TraceGradForm(width=1024, decoder_width=1024, blocks=None, channels=None),
+}
 
 
 class Section(BaseModel):
@@ -89,8 +105,8 @@ class TraceGradSettings(Section):
     """False leaves the plain DeepH-E3 network."""
 
     preset: Literal["compact", "paper"] = "compact"
-    """compact: 32 quadratic forms of the features after the first block; paper: 1024 after every block, as in the
-    TraceGrad paper."""
+    """compact: 32 quadratic forms of 32 channels of each irrep, after the first block; paper: 1024 forms of all
+    channels, after every block, as in the TraceGrad paper."""
 
     width: PositiveInt | None = None
     """Quadratic forms, and width of the layers between them and the invariants; the preset's (32 or 1024) where it is
@@ -103,15 +119,12 @@ class TraceGradSettings(Section):
     """Weight of the trace error relative to the error of H."""
 
     @property
-    def widths(self) -> tuple[int, int]:
-        """Of the layers between invariants and traces, and of those that predict the labels."""
-        width, decoder_width, _ = _TRACEGRAD_PRESETS[self.preset]
-        return self.width or width, self.decoder_width or decoder_width
-
-    def depth(self, blocks: int) -> int:
-        """How many of the network's blocks, from the first, have invariants."""
-        _, _, first_alone = _TRACEGRAD_PRESETS[self.preset]
-        return 1 if first_alone else blocks
+    def form(self) -> TraceGradForm:
+        """The preset's, with what is set here."""
+        preset = _TRACEGRAD_PRESETS[self.preset]
+        return preset._replace(
+            width=self.width or preset.width, decoder_width=self.decoder_width or preset.decoder_width
+        )
 
 
 class ModelSettings(Section):

@@ -61,7 +61,8 @@ class HamiltonianNetwork(nn.Module):
         self.edge_embedding = GaussianBasis(settings.edge_channels, _EDGE_EMBEDDING_END)
         self.radial = GaussianBasis(settings.radial_basis, settings.cutoff_radius)
         self.node_updates, self.edge_updates, self.trace_modules = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
-        width, decoder_width = settings.tracegrad.widths
+        form = settings.tracegrad.form
+        supervised = (form.blocks or settings.blocks) if settings.tracegrad.enabled else 0
         for block in range(settings.blocks):
             last = block == settings.blocks - 1
             wanted = post_node_layout(trunk, edge_trunk, self.output, [node, edge], degree) if last else trunk
@@ -70,8 +71,8 @@ class HamiltonianNetwork(nn.Module):
             wanted = self.output if last else edge_trunk
             self.edge_updates.append(edge_update := EdgeUpdate(node, edge, wanted, sizes))
             edge = edge_update.layout
-            if settings.tracegrad.enabled and block < settings.tracegrad.depth(settings.blocks):
-                self.trace_modules.append(TraceGrad(edge, width, self.layout.num_targets))
+            if block < supervised:
+                self.trace_modules.append(TraceGrad(edge, form.width, self.layout.num_targets, form.channels))
         missing = [str(irrep) for irrep in self.output.groups if irrep not in edge.groups]
         if missing:
             raise ConfigError(
@@ -81,8 +82,8 @@ class HamiltonianNetwork(nn.Module):
             )
         self.head = IrrepLinear(edge, self.output, bias=True)
         self.decoder = (
-            TraceDecoder(len(self.trace_modules) * self.layout.num_targets, decoder_width, self.layout.num_targets)
-            if settings.tracegrad.enabled
+            TraceDecoder(supervised * self.layout.num_targets, form.decoder_width, self.layout.num_targets)
+            if supervised
             else None
         )
         self.hamiltonian = Output(settings, self.layout)

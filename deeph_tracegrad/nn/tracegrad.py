@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from deeph_tracegrad.nn.layout import Layout
-from deeph_tracegrad.nn.pairs import forms, gradient_of_forms, num_pairs
+from deeph_tracegrad.nn.pairs import ChannelPairs
 
 _NORM_EPSILON = 1e-6
 
@@ -24,18 +24,16 @@ class TraceGrad(nn.Module):
     symmetric part of W matters, and only it is stored.
     """
 
-    def __init__(self, layout: Layout, width: int, targets: int) -> None:
+    def __init__(self, layout: Layout, width: int, targets: int, most: int | None = None) -> None:
         super().__init__()
         self.layout = layout
-        pairs = num_pairs(layout)
+        self._pairs = ChannelPairs(layout, most)
+        sizes = self._pairs.sizes
         # unit variance of q for normal features: each of U pairs of an irrep contributes (2l+1) terms
         scale = torch.cat(
-            [
-                torch.full((count, 1), (count * irrep.size * len(pairs)) ** -0.5)
-                for count, irrep in zip(pairs, layout.groups, strict=True)
-            ]
+            [torch.full((count, 1), (count * irrep.size * len(sizes)) ** -0.5) for irrep, count in sizes.items()]
         )
-        self.quadratic = nn.Parameter(torch.randn(sum(pairs), width) * scale)
+        self.quadratic = nn.Parameter(torch.randn(sum(sizes.values()), width) * scale)
         self.hidden = nn.Linear(width, width)
         self.hidden_norm = nn.LayerNorm(width, eps=_NORM_EPSILON)
         self.out = nn.Linear(width, targets)
@@ -43,8 +41,8 @@ class TraceGrad(nn.Module):
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """(R, F) -> z (R, T), f + v (R, F)."""
-        z, slope = self._perceptron(forms(features, self.quadratic, self.layout))
-        return z, features + gradient_of_forms(features, slope, self.quadratic, self.layout)
+        z, slope = self._perceptron(self._pairs.forms(features, self.quadratic))
+        return z, features + self._pairs.gradient(features, slope, self.quadratic)
 
     def _perceptron(self, q: Tensor) -> tuple[Tensor, Tensor]:
         """(R, H) -> z (R, T), s = ∂Σz/∂q (R, H)."""

@@ -72,6 +72,7 @@ void pairs_mixed(const Layout& layout, const T* matrix, const T* features, int64
   for (int64_t r = 0; r < rows; ++r) {
     static thread_local Scratch<T> scratch;
     T* whole = scratch.of_size(largest * padded<T>(largest));
+    std::fill(out + r * layout.dim, out + (r + 1) * layout.dim, T(0));  // where channels are not paired
     const T* next = matrix + r * pairs;
     for (const Group& group : layout.groups) {
       next = unpack(next, group.channels, whole);
