@@ -88,6 +88,9 @@ class TraceGradSettings(Section):
     enabled: bool = True
     """False leaves the plain DeepH-E3 network."""
 
+    gradient: bool = True
+    """Add the gradient of the invariants to the features; false leaves the supervision alone."""
+
     preset: Literal["compact", "paper"] = "compact"
     """compact: one invariant a channel, its squared norm, narrow layers; paper: all products of two channels of the
     same irrep, layers of width 1024, as in the TraceGrad paper."""
@@ -106,6 +109,11 @@ class TraceGradSettings(Section):
         """Of the layers between invariants and traces, and of those that predict the labels."""
         width, decoder_width = _TRACEGRAD_WIDTHS[self.preset]
         return self.width or width, self.decoder_width or decoder_width
+
+    @property
+    def feeds_back(self) -> bool:
+        """Whether the features change by the gradient of the invariants."""
+        return self.enabled and self.gradient
 
 
 class ModelSettings(Section):

@@ -130,8 +130,8 @@ class HamiltonianNetwork(nn.Module):
         edge = self.edge_updates[block](node, edge, geometry)
         if self.decoder is None:
             return node, edge, None
-        z, edge = self.trace_modules[block](edge)
-        return node, edge, z
+        z, moved = self.trace_modules[block](edge)
+        return node, moved if self.settings.tracegrad.feeds_back else edge, z
 
     def geometry(
         self, graph: HamiltonianGraph, arrangement: Arrangement, envelope: Tensor | None

@@ -9,7 +9,7 @@ from pymatgen.core import Lattice, Structure
 from torch_geometric.data import Batch
 
 from deeph_tracegrad.blocks import BlockMatrix
-from deeph_tracegrad.config import ModelSettings
+from deeph_tracegrad.config import ModelSettings, TraceGradSettings
 from deeph_tracegrad.graph import HamiltonianGraph, build_graph
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.nn.kernels import library
@@ -80,6 +80,20 @@ def test_traces_are_invariant(inverted, tracegrad):
             for told in (material, transformed(material, operation))
         )
     assert (turned - traces).abs().max() < 1e-10 * traces.abs().max()
+
+
+def test_without_its_gradient_tracegrad_supervises_and_leaves_the_features_alone():
+    material = random_material(SpinMode.NONE)
+    graph = build_graph(material, material.hamiltonian[0].pairs, material.basis)
+    settings = ModelSettings(blocks=2, trunk=NATURAL, tracegrad={"gradient": False})
+    net = HamiltonianNetwork(settings, material.basis, material.spin).double()
+    without = settings.model_copy(update={"tracegrad": TraceGradSettings(enabled=False)})
+    plain = HamiltonianNetwork(without, material.basis, material.spin).double()
+    plain.load_state_dict(net.state_dict(), strict=False)
+    prediction = net(graph)
+    assert torch.equal(prediction.coefficients, plain(graph).coefficients)
+    prediction.traces.square().sum().backward()
+    assert all(weight.grad is not None for weight in net.edge_updates.parameters())
 
 
 def test_without_the_switch_h_is_not_hermitian():
