@@ -101,6 +101,14 @@ class TraceGradSettings(Section):
     decoder_width: PositiveInt | None = None
     """Width of the layers that predict the trace labels; the preset's (64 or 1024) where it is not set."""
 
+    signal: Literal["trace", "trace_square", "nuclear"] = "trace"
+    """The invariant of each block of H that is learnt: trace: tr(H H†); trace_square: tr((H H†)²); nuclear: the sum of
+    the singular values."""
+
+    labels: Literal["normalised", "log", "raw"] = "normalised"
+    """normalised: the invariants after a layer norm over the blocks of an edge, as the TraceGrad authors train; log:
+    decades of the block's norm, of which the invariant is a power, above 1 meV; raw: in powers of a hartree."""
+
     loss_weight: NonNegativeFloat = 0.3
     """Weight of the trace error relative to the error of H."""
 

@@ -32,8 +32,8 @@ _EDGE_EMBEDDING_END = 6.0
 class Prediction(NamedTuple):
     """What the network says of each edge.
 
-    coefficients: (E, D) eV, H in the edge's frame. traces: (E, T), the traces tr(H H†) of the targets' blocks after a
-    layer norm over T; None without TraceGrad.
+    coefficients: (E, D) eV, H in the edge's frame. traces: (E, T), what the trace labels say of the targets' blocks;
+    None without TraceGrad.
     """
 
     coefficients: Tensor

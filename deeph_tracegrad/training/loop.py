@@ -73,7 +73,8 @@ class Training:
         self.parameters = list(self.state.network.parameters())
         self.gradients = GradientSum(self.parameters, ranks)
         dtype = getattr(torch, self.settings.dtype)
-        self.loader = GraphLoader(self.dataset, ranks.device, dtype, in_memory=config.data.in_memory)
+        tracegrad, in_memory = config.model.tracegrad, config.data.in_memory
+        self.loader = GraphLoader(self.dataset, ranks.device, dtype, tracegrad, in_memory=in_memory)
         self.folder = folder
         labels = self.split.labels(self.dataset.labels)
         facts = {**library_versions(), "device": device_name(ranks.device), "ranks": str(ranks.size)}

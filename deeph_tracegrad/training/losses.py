@@ -1,8 +1,7 @@
 """The loss: L = L_H + w · stopgrad(L_H / L_T) · L_T, as the TraceGrad authors train.
 
-L_H is the mean squared error over all elements of H (eV²); L_T the mean absolute error of the trace labels, which are
-tr(H H†) of each target, normalised over the targets of an edge. Both are kept as sums and counts, so that ranks and
-batches add up to the exact means.
+L_H is the mean squared error over all elements of H (eV²); L_T the mean absolute error of the trace labels (see
+`training.labels`). Both are kept as sums and counts, so that ranks and batches add up to the exact means.
 
 Shape letters: E edges, T targets.
 """
@@ -11,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import layer_norm
 
 from deeph_tracegrad.graph import HamiltonianGraph
 from deeph_tracegrad.nn.kernels.library import compiled
@@ -24,7 +22,10 @@ NUM_SUMS = 4
 
 
 def error_sums(prediction: Prediction, graph: HamiltonianGraph, layout: TargetLayout) -> Tensor:
-    """(4,) float64: squared error of H in eV², elements of H, absolute error of trace labels, trace labels."""
+    """(4,) float64: squared error of H in eV², elements of H, absolute error of trace labels, trace labels.
+
+    graph: with trace labels if the network predicts them.
+    """
     mask = layout.edge_mask(graph)
     coefficients, weights = prediction.coefficients, layout.square_weights(graph)
     if compiled(coefficients) and coefficients.dtype == graph.target.dtype:
@@ -35,7 +36,7 @@ def error_sums(prediction: Prediction, graph: HamiltonianGraph, layout: TargetLa
     deviation = labels = squared.new_zeros(())
     if prediction.traces is not None:
         # multiplied, not indexed: a GPU need not tell the host how many are true
-        deviation = ((prediction.traces - trace_labels(graph, layout)).abs() * mask).sum()
+        deviation = ((prediction.traces - graph.trace_labels).abs() * mask).sum()
         labels = mask.sum()
     return torch.stack([squared.double(), elements.double(), deviation.double(), labels.double()])
 
@@ -68,8 +69,3 @@ def training_loss(own: Tensor, total: Tensor, trace_weight: float) -> Tensor:
     # a trace error of exactly zero needs no gradient, and has none that is finite
     balance = torch.where(trace > 0, hamiltonian / trace, 0.0)
     return loss + trace_weight * balance * own[2] / total[3].clamp(min=1.0)
-
-
-def trace_labels(graph: HamiltonianGraph, layout: TargetLayout) -> Tensor:
-    """tr(H H†) of each target, normalised over the targets of an edge, (E, T); targets an edge lacks count as 0."""
-    return layer_norm(layout.traces(graph.target), (layout.num_targets,))

@@ -20,6 +20,7 @@ from deeph_tracegrad.nn.baseline import SPLINES, TwoCentreBaseline
 from deeph_tracegrad.nn.scaling import TargetScaling
 from deeph_tracegrad.preprocess.runs import read_material
 from deeph_tracegrad.training.checkpoint import load_checkpoint
+from deeph_tracegrad.training.labels import trace_labels
 from deeph_tracegrad.training.loop import Training
 from deeph_tracegrad.training.metrics import read_metrics
 from deeph_tracegrad.training.schedules import Schedule
@@ -97,6 +98,22 @@ def test_deeph_e3_network_trains(command: Command, tiny_training: Path, tmp_path
     rows = metrics(tmp_path / "run")
     assert float(rows[-1]["train_loss"]) < float(rows[0]["train_loss"])
     assert rows[0]["train_trace_error"] == ""
+
+
+def test_trace_errors_are_those_of_the_labels_that_are_chosen(
+    command: Command, tiny_training: Path, tmp_path: Path
+) -> None:
+    settings = ["gradient=false", "signal=nuclear", "labels=log"]
+    chosen = [part for text in settings for part in ("--set", f"model.tracegrad.{text}")]
+    assert command("train", tiny_training, *chosen, "--set", "training.epochs=8") == 0
+    rows = metrics(tmp_path / "run")
+    assert float(rows[-1]["train_trace_error"]) < 0.9 * float(rows[0]["train_trace_error"])
+    network = load_checkpoint(tmp_path / "run" / "last.pt").network(torch.device("cpu"))
+    dataset = GraphDataset(load_config(tiny_training).data.dataset)
+    graph = dataset[dataset.labels.index("demo_b_00")]
+    labels = trace_labels(graph.target, network.layout, network.settings.tracegrad)
+    errors = (network(graph).traces - labels).abs()
+    assert float(rows[-1]["validation_trace_error"]) == pytest.approx(errors.mean().item(), rel=1e-9)
 
 
 @pytest.mark.parametrize(("steps", "settings"), [(2, ()), (3, ()), (5, ()), (3, FITTED)])

@@ -17,6 +17,7 @@ from deeph_tracegrad.nn.network import HamiltonianNetwork
 from deeph_tracegrad.orbitals import Basis, ElementBasis, SpinMode
 from deeph_tracegrad.samples import block_dtype, build_sample
 from deeph_tracegrad.testing import check_model, cutoff_jump, hermiticity, network_model, random_rotation, transformed
+from deeph_tracegrad.training.labels import trace_labels
 from deeph_tracegrad.training.losses import error_sums
 from materials import random_material
 
@@ -45,6 +46,13 @@ def network(material, trunk, *, tracegrad="compact", **choices):
         graph = HamiltonianGraph.from_sample(build_sample(material, "one"), material.basis, net.layout)
         net.hamiltonian.fit(lambda: [graph], REACH, lambda tensor: tensor)
     return net
+
+
+def labelled(material, layout):
+    """Its graph as a training reads it."""
+    graph = HamiltonianGraph.from_sample(build_sample(material, "one"), material.basis, layout)
+    graph.trace_labels = trace_labels(graph.target, layout, TraceGradSettings())
+    return graph
 
 
 def assert_sound(net, material):
@@ -134,10 +142,7 @@ def test_prediction_does_not_depend_on_the_order_of_edges_or_the_batch(norm, com
         monkeypatch.setattr(library, "_library", lambda: None)
     material = random_material(SpinMode.NONE)
     net = network(material, NATURAL, norm=norm)
-    graph = HamiltonianGraph.from_sample(build_sample(material, "one"), material.basis, net.layout)
-    other = HamiltonianGraph.from_sample(
-        build_sample(random_material(SpinMode.NONE, seed=1), "two"), material.basis, net.layout
-    )
+    graph, other = (labelled(random_material(SpinMode.NONE, seed=seed), net.layout) for seed in (0, 1))
     batch = Batch.from_data_list([graph, other])
     alone, together = [net(g) for g in (graph, other)], net(batch)
     for found, expected in (
@@ -190,8 +195,8 @@ def test_kinds_of_which_there_are_no_atoms_change_nothing():
 def test_a_network_that_has_predicted_can_be_trained():
     material = random_material(SpinMode.NONE)
     net = network(material, NATURAL).float()
-    graph = HamiltonianGraph.from_sample(build_sample(material, "one"), material.basis, net.layout)
-    graph.target = graph.target.float()
+    graph = labelled(material, net.layout)
+    graph.target, graph.trace_labels = graph.target.float(), graph.trace_labels.float()
     with torch.inference_mode():
         before = error_sums(net(graph), graph, net.layout)
     after = error_sums(net(graph), graph, net.layout)

@@ -163,6 +163,14 @@ def test_checkpoints_of_before_the_presets_have_the_papers_tracegrad(tmp_path: P
     assert load_checkpoint(tmp_path / "old.pt").config == config
 
 
+def test_checkpoints_of_before_a_key_have_its_default(saved: Path) -> None:
+    content = torch.load(saved, weights_only=True)
+    for key in ("gradient", "signal", "labels"):
+        del content["config"]["model"]["tracegrad"][key]
+    torch.save(content, saved)
+    assert load_checkpoint(saved).config == tiny_config()
+
+
 def test_truncated_anywhere(saved: Path) -> None:
     content = saved.read_bytes()
     for length in np.random.default_rng(0).integers(0, len(content), 100):

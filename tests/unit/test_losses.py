@@ -6,13 +6,15 @@ import torch
 from pymatgen.core import Lattice, Structure
 
 from deeph_tracegrad.blocks import BlockMatrix
+from deeph_tracegrad.config import TraceGradSettings
 from deeph_tracegrad.graph import HamiltonianGraph
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.nn.network import Prediction
 from deeph_tracegrad.orbitals import Basis, ElementBasis, SpinMode
 from deeph_tracegrad.samples import build_sample
 from deeph_tracegrad.targets import TargetLayout
-from deeph_tracegrad.training.losses import error_sums, trace_labels, training_loss
+from deeph_tracegrad.training.labels import trace_labels
+from deeph_tracegrad.training.losses import error_sums, training_loss
 
 BASIS = Basis.of({"C": ElementBasis((0, 0, 1)), "H": ElementBasis((0, 1))})
 
@@ -37,7 +39,9 @@ def random_material(spin: SpinMode, seed: int = 0) -> Material:
 def labelled(spin: SpinMode, seed: int = 0) -> tuple[HamiltonianGraph, TargetLayout, Material]:
     layout = TargetLayout(BASIS, spin)
     material = random_material(spin, seed)
-    return HamiltonianGraph.from_sample(build_sample(material, "CH2"), BASIS, layout), layout, material
+    graph = HamiltonianGraph.from_sample(build_sample(material, "CH2"), BASIS, layout)
+    graph.trace_labels = trace_labels(graph.target, layout, TraceGradSettings())
+    return graph, layout, material
 
 
 @pytest.mark.parametrize("spin", SpinMode)
@@ -58,23 +62,11 @@ def test_only_targets_that_an_edge_has_count() -> None:
     for edge, target in absent.nonzero().tolist():
         coefficients = layout.coefficients((layout.element_target == target).double()[None])[0]
         disturbed[edge] += coefficients
-    traces = trace_labels(graph, layout) + absent
+    traces = graph.trace_labels + absent
     sums = error_sums(Prediction(disturbed, traces), graph, layout)
     assert sums[0] == pytest.approx(0.0, abs=1e-20)
     assert sums[2] == 0.0
     assert sums[3] == layout.edge_mask(graph).sum()
-
-
-def test_trace_labels_are_normalised_over_the_targets() -> None:
-    graph, layout, material = labelled(SpinMode.NONE)
-    labels = trace_labels(graph, layout)
-    assert labels.mean(dim=1).abs().max() < 1e-12
-    on_site = int(graph.on_site.nonzero()[0])  # carbon: the traces of its own on-site block
-    block = material.hamiltonian[0].block(0)
-    shells = {(0, 0): slice(0, 1), (0, 1): slice(1, 2), (1, 0): slice(2, 5)}  # carbon's s, s, p
-    traces = np.array([(block[shells[t.l1, t.k1], shells[t.l2, t.k2]] ** 2).sum() for t in layout.targets])
-    expected = (traces - traces.mean()) / np.sqrt(traces.var() + 1e-5)
-    assert np.allclose(labels[on_site].numpy(), expected, rtol=1e-10)
 
 
 def test_loss_balances_the_two_errors() -> None:
@@ -100,7 +92,7 @@ def test_parts_of_the_ranks_sum_to_the_whole() -> None:
     scale = torch.tensor(0.9, dtype=torch.float64, requires_grad=True)
     parts = []
     for graph, layout, _ in graphs:
-        prediction = Prediction(scale * graph.target, scale.square() * trace_labels(graph, layout))
+        prediction = Prediction(scale * graph.target, scale.square() * graph.trace_labels)
         parts.append(error_sums(prediction, graph, layout))
     total = sum(part.detach() for part in parts)
     whole = training_loss(sum(parts), total, 0.3)
