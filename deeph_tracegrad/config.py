@@ -262,6 +262,17 @@ class TrainingSettings(Section):
     device: str = "auto"
     """cpu, cuda, cuda:N or auto; under mpirun, cuda gives each rank of a machine its own GPU."""
 
+    loss: Literal["mse", "mae", "huber"] = "mse"
+    """What is minimised, of the root mean square error of each block of H, which no choice of axes changes: its square,
+    itself, or its square below `huber_delta` and its multiple above. Validation measures the mean square always."""
+
+    huber_delta: PositiveFloat = 0.01
+    """huber: where the square passes over into the multiple; eV, or the unit of `block_weights`."""
+
+    block_weights: Literal["equal", "norm"] = "equal"
+    """norm: errors count in units of the scales of `target_scaling`, which has to be on, so that small blocks weigh as
+    much as large ones."""
+
     recompute: bool = False
     """Compute each block again in the backward pass instead of keeping what is inside it: less memory, more time."""
 

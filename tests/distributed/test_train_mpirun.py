@@ -61,6 +61,7 @@ CASES = {
     "plain": "model.tracegrad.enabled=false",
     # fits that sum over the ranks, and weights without any gradient
     "fitted": "model.two_centre_baseline=true model.target_scaling=true model.tracegrad.loss_weight=0.0",
+    "relative": "training.loss=huber model.target_scaling=true training.block_weights=norm model.tracegrad.labels=log",
 }
 
 
