@@ -42,8 +42,8 @@ GridSize = Annotated[int, Field(ge=2)]
 Betas = Annotated[tuple[BelowOne, BelowOne], Field(strict=False)]
 
 
-# width and decoder_width
-_TRACEGRAD_WIDTHS = {"compact": (64, 64), "paper": (1024, 1024)}
+# width, decoder_width, and whether in the first block alone
+_TRACEGRAD_PRESETS = {"compact": (32, 128, True), "paper": (1024, 1024, False)}
 
 
 class Section(BaseModel):
@@ -92,14 +92,15 @@ class TraceGradSettings(Section):
     """Add the gradient of the invariants to the features; false leaves the supervision alone."""
 
     preset: Literal["compact", "paper"] = "compact"
-    """compact: one invariant a channel, its squared norm, narrow layers; paper: all products of two channels of the
-    same irrep, layers of width 1024, as in the TraceGrad paper."""
+    """compact: 32 quadratic forms of the features after the first block; paper: 1024 after every block, as in the
+    TraceGrad paper."""
 
     width: PositiveInt | None = None
-    """Width of the layers between invariants and traces; the preset's (64 or 1024) where it is not set."""
+    """Quadratic forms, and width of the layers between them and the invariants; the preset's (32 or 1024) where it is
+    not set."""
 
     decoder_width: PositiveInt | None = None
-    """Width of the layers that predict the trace labels; the preset's (64 or 1024) where it is not set."""
+    """Width of the layers that predict the trace labels; the preset's (128 or 1024) where it is not set."""
 
     signal: Literal["trace", "trace_square", "nuclear"] = "trace"
     """The invariant of each block of H that is learnt: trace: tr(H H†); trace_square: tr((H H†)²); nuclear: the sum of
@@ -115,13 +116,13 @@ class TraceGradSettings(Section):
     @property
     def widths(self) -> tuple[int, int]:
         """Of the layers between invariants and traces, and of those that predict the labels."""
-        width, decoder_width = _TRACEGRAD_WIDTHS[self.preset]
+        width, decoder_width, _ = _TRACEGRAD_PRESETS[self.preset]
         return self.width or width, self.decoder_width or decoder_width
 
-    @property
-    def feeds_back(self) -> bool:
-        """Whether the features change by the gradient of the invariants."""
-        return self.enabled and self.gradient
+    def depth(self, blocks: int) -> int:
+        """How many of the network's blocks, from the first, have invariants."""
+        _, _, first_alone = _TRACEGRAD_PRESETS[self.preset]
+        return 1 if first_alone else blocks
 
 
 class ModelSettings(Section):
@@ -263,14 +264,14 @@ class TrainingSettings(Section):
     """cpu, cuda, cuda:N or auto; under mpirun, cuda gives each rank of a machine its own GPU."""
 
     loss: Literal["mse", "mae", "huber"] = "mse"
-    """What is minimised, of the root mean square error of each block of H, which no choice of axes changes: its square,
-    itself, or its square below `huber_delta` and its multiple above. Validation measures the mean square always."""
+    """What to minimise of each block's root mean square error, which no axes change: mse: its square; mae: itself;
+    huber: its square far below `huber_delta`, a multiple of itself far above. Validations measure the mean square."""
 
     huber_delta: PositiveFloat = 0.01
-    """huber: where the square passes over into the multiple; eV, or the unit of `block_weights`."""
+    """huber: eV; with block_weights = "norm" in units of the scales."""
 
     block_weights: Literal["equal", "norm"] = "equal"
-    """norm: errors count in units of the scales of `target_scaling`, which has to be on, so that small blocks weigh as
+    """norm: errors count in units of the scales of `target_scaling`, which must be on, so that small blocks weigh as
     much as large ones."""
 
     recompute: bool = False
