@@ -104,6 +104,9 @@ class TraceGradSettings(Section):
     enabled: bool = True
     """False leaves the plain DeepH-E3 network."""
 
+    gradient: bool = True
+    """Add the gradient of the invariants to the features; false leaves the supervision alone."""
+
     preset: Literal["compact", "paper"] = "compact"
     """compact: 32 quadratic forms of 32 channels of each irrep, after the first block; paper: 1024 forms of all
     channels, after every block, as in the TraceGrad paper."""
@@ -114,6 +117,14 @@ class TraceGradSettings(Section):
 
     decoder_width: PositiveInt | None = None
     """Width of the layers that predict the trace labels; the preset's (128 or 1024) where it is not set."""
+
+    signal: Literal["trace", "trace_square", "nuclear"] = "trace"
+    """The invariant of each block of H that is learnt: trace: tr(H H†); trace_square: tr((H H†)²); nuclear: the sum of
+    the singular values."""
+
+    labels: Literal["normalised", "log", "raw"] = "normalised"
+    """normalised: the invariants after a layer norm over the blocks of an edge, as the TraceGrad authors train; log:
+    decades of the block's norm, of which the invariant is a power, above 1 meV; raw: in powers of a hartree."""
 
     loss_weight: NonNegativeFloat = 0.3
     """Weight of the trace error relative to the error of H."""
@@ -264,6 +275,17 @@ class TrainingSettings(Section):
 
     device: str = "auto"
     """cpu, cuda, cuda:N or auto; under mpirun, cuda gives each rank of a machine its own GPU."""
+
+    loss: Literal["mse", "mae", "huber"] = "mse"
+    """What to minimise of each block's root mean square error, which no axes change: mse: its square; mae: itself;
+    huber: its square far below `huber_delta`, a multiple of itself far above. Validations measure the mean square."""
+
+    huber_delta: PositiveFloat = 0.01
+    """huber: eV; with block_weights = "norm" in units of the scales."""
+
+    block_weights: Literal["equal", "norm"] = "equal"
+    """norm: errors count in units of the scales of `target_scaling`, which must be on, so that small blocks weigh as
+    much as large ones."""
 
     recompute: bool = False
     """Compute each block again in the backward pass instead of keeping what is inside it: less memory, more time."""
