@@ -46,19 +46,17 @@ class TraceGradForm(NamedTuple):
     """The size of TraceGrad.
 
     width: quadratic forms, and width of the layers between them and the invariants. decoder_width: of the layers that
-    predict the labels. blocks: that have invariants, from the first; None for all. channels: of each irrep that the
-    forms take at most; None for all.
+    predict the labels. blocks: that have invariants, from the first; None for all.
     """
 
     width: int
     decoder_width: int
     blocks: int | None
-    channels: int | None
 
 
 _TRACEGRAD_PRESETS = {
-    "compact": TraceGradForm(width=32, decoder_width=128, blocks=1, channels=32),
-    "paper": TraceGradForm(width=1024, decoder_width=1024, blocks=None, channels=None),
+    "compact": TraceGradForm(width=16, decoder_width=64, blocks=1),
+    "paper": TraceGradForm(width=1024, decoder_width=1024, blocks=None),
 }
 
 
@@ -108,15 +106,15 @@ class TraceGradSettings(Section):
     """Add the gradient of the invariants to the features; false leaves the supervision alone."""
 
     preset: Literal["compact", "paper"] = "compact"
-    """compact: 32 quadratic forms of 32 channels of each irrep, after the first block; paper: 1024 forms of all
-    channels, after every block, as in the TraceGrad paper."""
+    """compact: 16 quadratic forms of the features after the first block; paper: 1024 after every block, as in the
+    TraceGrad paper."""
 
     width: PositiveInt | None = None
-    """Quadratic forms, and width of the layers between them and the invariants; the preset's (32 or 1024) where it is
+    """Quadratic forms, and width of the layers between them and the invariants; the preset's (16 or 1024) where it is
     not set."""
 
     decoder_width: PositiveInt | None = None
-    """Width of the layers that predict the trace labels; the preset's (128 or 1024) where it is not set."""
+    """Width of the layers that predict the trace labels; the preset's (64 or 1024) where it is not set."""
 
     signal: Literal["trace", "trace_square", "nuclear"] = "trace"
     """The invariant of each block of H that is learnt: trace: tr(H H†); trace_square: tr((H H†)²); nuclear: the sum of

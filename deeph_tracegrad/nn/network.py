@@ -72,7 +72,7 @@ class HamiltonianNetwork(nn.Module):
             self.edge_updates.append(edge_update := EdgeUpdate(node, edge, wanted, sizes))
             edge = edge_update.layout
             if block < supervised:
-                self.trace_modules.append(TraceGrad(edge, form.width, self.layout.num_targets, form.channels))
+                self.trace_modules.append(TraceGrad(edge, form.width, self.layout.num_targets))
         missing = [str(irrep) for irrep in self.output.groups if irrep not in edge.groups]
         if missing:
             raise ConfigError(

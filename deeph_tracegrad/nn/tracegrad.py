@@ -24,10 +24,10 @@ class TraceGrad(nn.Module):
     symmetric part of W matters, and only it is stored.
     """
 
-    def __init__(self, layout: Layout, width: int, targets: int, most: int | None = None) -> None:
+    def __init__(self, layout: Layout, width: int, targets: int) -> None:
         super().__init__()
         self.layout = layout
-        self._pairs = ChannelPairs(layout, most)
+        self._pairs = ChannelPairs(layout)
         sizes = self._pairs.sizes
         # unit variance of q for normal features: each of U pairs of an irrep contributes (2l+1) terms
         scale = torch.cat(
