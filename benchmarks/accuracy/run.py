@@ -96,7 +96,7 @@ def run(tasks: Sequence[Task], jobs: int) -> list[str]:
                 task = running[done]
                 try:
                     print(f"{task.name}: {done.result()}", flush=True)
-                except TracegradError as error:
+                except Exception as error:  # noqa: BLE001  whatever it is, the others go on
                     failures.append(f"{task.name}: {error}")
                     print(failures[-1], flush=True)
                 write_table(task.study.out)

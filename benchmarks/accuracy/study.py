@@ -27,6 +27,7 @@ class DataSet:
 
     name: str
     title: str
+    description: str
     runs: str
     train: tuple[str, ...]
     validation: tuple[str, ...]
@@ -49,7 +50,8 @@ class Row:
 SETS = (
     DataSet(
         name="graphene",
-        title="Graphene, 18 carbon atoms, OpenMX",
+        title="Graphene",
+        description="OpenMX, cells of 18 atoms",
         runs="graphene_openmx/train",
         train=tuple(f"p3_{number:02}" for number in range(10, 50)),
         validation=tuple(f"p3_{number:02}" for number in range(10)),
@@ -59,7 +61,8 @@ SETS = (
     ),
     DataSet(
         name="mos2",
-        title="MoS2, 12 atoms, ABACUS",
+        title="MoS₂",
+        description="ABACUS, cells of 12 atoms, orbitals up to f",
         runs="mos2_abacus/train",
         train=tuple(f"m2_{number:02}" for number in range(6, 34)),
         validation=tuple(f"m2_{number:02}" for number in range(6)),
@@ -68,7 +71,8 @@ SETS = (
     ),
     DataSet(
         name="bismuth",
-        title="Bismuth bilayer with spin-orbit coupling, 2 atoms, OpenMX",
+        title="Bismuth bilayer",
+        description="OpenMX, cells of 2 atoms, spin-orbit coupling",
         runs="bi_soc_openmx/train",
         train=tuple(f"bi_{number:02}" for number in range(16)),
         validation=tuple(f"bi_{number:02}" for number in range(16, 24)),
@@ -101,7 +105,7 @@ ROWS = (
     Row("best", "best combination", BEST, BOTH, seeds=3),
     Row("trace-loss", "TraceGrad, compact: trace loss only", (*COMPACT, "model.tracegrad.gradient=false")),
     Row("gradient", "TraceGrad, compact: gradient only", (*COMPACT, "model.tracegrad.loss_weight=0")),
-    Row("wide", "DeepH-E3, as large as compact", ("model.trunk=72x0e+36x1o+18x2e+9x3o+9x4e",), BOTH),
+    Row("wide", "DeepH-E3, a step as long as compact's", ("model.trunk=80x0e+40x1o+20x2e+10x3o+10x4e",), BOTH),
     Row("schedule", "optimiser and schedule of the default", SCHEDULE),
     Row("hermitian", "Hermitian by construction", HERMITIAN),
     Row("local-norm", "norms of each atom and edge", LOCAL_NORM),
@@ -109,8 +113,8 @@ ROWS = (
     Row("scaling", "target scaling", SCALING),
     Row("choices", "these five together, no TraceGrad", CHOICES, BOTH),
     Row("paper", "TraceGrad, paper, width 128", NARROW_PAPER, BOTH),
+    Row("widest", "DeepH-E3, a step as long as paper's", ("model.trunk=192x0e+96x1o+48x2e+24x3o+24x4e",), BOTH),
     Row("paper-full", "TraceGrad, paper, width 1024", PAPER, BOTH, seeds=0),
-    Row("widest", "DeepH-E3, as large as paper, width 128", ("model.trunk=160x0e+80x1o+40x2e+20x3o+20x4e",), seeds=0),
 )
 
 
