@@ -134,7 +134,8 @@ def epoch(opened: list[GraphDataset], folder: Path) -> float:
 def batches(dataset: GraphDataset, epoch: int) -> Iterable[HamiltonianGraph | None]:
     """The batches of an epoch, read as they are asked for."""
     config = Config()
-    loader = GraphLoader(dataset, CPU, getattr(torch, config.training.dtype), in_memory=False)
+    dtype = getattr(torch, config.training.dtype)
+    loader = GraphLoader(dataset, CPU, dtype, config.model.tracegrad, in_memory=False)
     order = shuffled(range(len(dataset)), config.training.seed, epoch)
     return loader.batches(pack(order, dataset.edge_counts, config.data.max_edges))
 

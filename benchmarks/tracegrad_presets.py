@@ -32,6 +32,7 @@ from deeph_tracegrad.preprocess.build import build_dataset
 from deeph_tracegrad.samples import build_sample
 from deeph_tracegrad.targets import TargetLayout
 from deeph_tracegrad.testing import repeated
+from deeph_tracegrad.training.labels import trace_labels
 from deeph_tracegrad.training.loop import train
 from deeph_tracegrad.training.losses import error_sums, training_loss
 from deeph_tracegrad.training.metrics import read_metrics
@@ -80,6 +81,7 @@ def step_times(material: Material) -> dict[str, float]:
     """Processor seconds of a training step; the presets take turns, so that a busy machine slows all alike."""
     layout = TargetLayout(material.basis, material.spin)
     graph = HamiltonianGraph.from_sample(build_sample(material, "graphene"), material.basis, layout)
+    graph.trace_labels = trace_labels(graph.target, layout, TraceGradSettings()).float()
     graph.target = graph.target.float()
     states = {name: new_state(name, material) for name in PRESETS}
     times: dict[str, list[float]] = {name: [] for name in PRESETS}

@@ -88,6 +88,9 @@ class TraceGradSettings(Section):
     enabled: bool = True
     """False leaves the plain DeepH-E3 network."""
 
+    gradient: bool = True
+    """Add the gradient of the invariants to the features; false leaves the supervision alone."""
+
     preset: Literal["compact", "paper"] = "compact"
     """compact: one invariant a channel, its squared norm, narrow layers; paper: all products of two channels of the
     same irrep, layers of width 1024, as in the TraceGrad paper."""
@@ -98,6 +101,14 @@ class TraceGradSettings(Section):
     decoder_width: PositiveInt | None = None
     """Width of the layers that predict the trace labels; the preset's (64 or 1024) where it is not set."""
 
+    signal: Literal["trace", "trace_square", "nuclear"] = "trace"
+    """The invariant of each block of H that is learnt: trace: tr(H H†); trace_square: tr((H H†)²); nuclear: the sum of
+    the singular values."""
+
+    labels: Literal["normalised", "log", "raw"] = "normalised"
+    """normalised: the invariants after a layer norm over the blocks of an edge, as the TraceGrad authors train; log:
+    decades of the block's norm, of which the invariant is a power, above 1 meV; raw: in powers of a hartree."""
+
     loss_weight: NonNegativeFloat = 0.3
     """Weight of the trace error relative to the error of H."""
 
@@ -106,6 +117,11 @@ class TraceGradSettings(Section):
         """Of the layers between invariants and traces, and of those that predict the labels."""
         width, decoder_width = _TRACEGRAD_WIDTHS[self.preset]
         return self.width or width, self.decoder_width or decoder_width
+
+    @property
+    def feeds_back(self) -> bool:
+        """Whether the features change by the gradient of the invariants."""
+        return self.enabled and self.gradient
 
 
 class ModelSettings(Section):
@@ -245,6 +261,17 @@ class TrainingSettings(Section):
 
     device: str = "auto"
     """cpu, cuda, cuda:N or auto; under mpirun, cuda gives each rank of a machine its own GPU."""
+
+    loss: Literal["mse", "mae", "huber"] = "mse"
+    """What is minimised, of the root mean square error of each block of H, which no choice of axes changes: its square,
+    itself, or its square below `huber_delta` and its multiple above. Validation measures the mean square always."""
+
+    huber_delta: PositiveFloat = 0.01
+    """huber: where the square passes over into the multiple; eV, or the unit of `block_weights`."""
+
+    block_weights: Literal["equal", "norm"] = "equal"
+    """norm: errors count in units of the scales of `target_scaling`, which has to be on, so that small blocks weigh as
+    much as large ones."""
 
     recompute: bool = False
     """Compute each block again in the backward pass instead of keeping what is inside it: less memory, more time."""

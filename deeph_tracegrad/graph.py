@@ -1,6 +1,6 @@
 """Crystals as graphs for the network, and how they are batched.
 
-Shape letters: N atoms, E edges, G graphs, D target coefficients.
+Shape letters: N atoms, E edges, G graphs, T targets, D target coefficients.
 """
 
 from typing import Any
@@ -27,6 +27,7 @@ class HamiltonianGraph(Data):
     edge_shift: (E, 3) int64, the cell R of j. edge_vec: (E, 3) Å. edge_frame: (E, 3, 3), rows are the local axes.
     reverse_edge: (E,) int64, the edge (-R, j, i).
     target: (E, D) eV, H as irrep coefficients in the edges' frames; only if labelled.
+    trace_labels: (E, T), what TraceGrad's decoder is to say of the targets; only where a training wants it.
     Numbers are float64; the network casts them.
     """
 

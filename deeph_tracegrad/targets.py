@@ -126,6 +126,22 @@ class TargetLayout(torch.nn.Module):
         """tr(H H†) of every target's block, (E, T), eV²; of a difference of H, its squared error."""
         return coefficients.square() @ self.trace_weights.to(coefficients)
 
+    def singular_sums(self, coefficients: Tensor, power: int) -> Tensor:
+        """Σ σ^power over the singular values of every target's block, (E, T), eV^power; no frame changes it.
+
+        With spinors, of the block of both spins together.
+        """
+        if power == 2:
+            return self.traces(coefficients)
+        elements, spins, sums = self.elements(coefficients), self.spin.components, []
+        for group in self._groups:
+            target = self.targets[group.targets.start]
+            rows, columns = 2 * target.l1 + 1, 2 * target.l2 + 1
+            block = elements[:, group.elements].unflatten(1, (-1, spins, spins, rows, columns)).transpose(3, 4)
+            values = torch.linalg.svdvals(block.reshape(*block.shape[:2], spins * rows, spins * columns))
+            sums.append(values.pow(power).sum(dim=2))
+        return torch.cat(sums, dim=1)
+
     def elements(self, coefficients: Tensor) -> Tensor:
         """(E, D) coefficients -> (E, P) padded elements in the same frames, complex with spinors."""
         parts = []

@@ -32,8 +32,8 @@ _EDGE_EMBEDDING_END = 6.0
 class Prediction(NamedTuple):
     """What the network says of each edge.
 
-    coefficients: (E, D) eV, H in the edge's frame. traces: (E, T), the traces tr(H H†) of the targets' blocks after a
-    layer norm over T; None without TraceGrad.
+    coefficients: (E, D) eV, H in the edge's frame. traces: (E, T), what the trace labels say of the targets' blocks;
+    None without TraceGrad.
     """
 
     coefficients: Tensor
@@ -130,8 +130,8 @@ class HamiltonianNetwork(nn.Module):
         edge = self.edge_updates[block](node, edge, geometry)
         if self.decoder is None:
             return node, edge, None
-        z, edge = self.trace_modules[block](edge)
-        return node, edge, z
+        z, moved = self.trace_modules[block](edge)
+        return node, moved if self.settings.tracegrad.feeds_back else edge, z
 
     def geometry(
         self, graph: HamiltonianGraph, arrangement: Arrangement, envelope: Tensor | None

@@ -33,7 +33,11 @@ class TargetScaling(nn.Module):
 
     def forward(self, outputs: Tensor, graph: HamiltonianGraph) -> Tensor:
         """(E, D) -> (E, D) eV."""
-        return outputs * self.scale[self._kinds(graph)][:, self._target]
+        return outputs * self.scales(graph)[:, self._target]
+
+    def scales(self, graph: HamiltonianGraph) -> Tensor:
+        """The factor of each edge and target, (E, T) eV."""
+        return self.scale[self._kinds(graph)]
 
     def fit(
         self,

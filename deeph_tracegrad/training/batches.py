@@ -10,9 +10,12 @@ import numpy as np
 import torch
 from torch_geometric.data import Batch
 
+from deeph_tracegrad.config import TraceGradSettings
 from deeph_tracegrad.dataset import GraphDataset
 from deeph_tracegrad.graph import HamiltonianGraph
 from deeph_tracegrad.nn.arrangement import Arrangement
+from deeph_tracegrad.targets import TargetLayout
+from deeph_tracegrad.training.labels import trace_labels
 
 
 def shuffled(samples: Sequence[int], seed: int, epoch: int) -> list[int]:
@@ -51,11 +54,22 @@ def share(batch: Sequence[int], edge_counts: np.ndarray, rank: int, size: int) -
 class GraphLoader:
     """Reads samples as batches on a device, one batch ahead of the one in use.
 
-    Targets are in `dtype`; the geometry stays in double precision until the network takes it.
+    Targets and labels are in `dtype`; the geometry stays in double precision until the network takes it.
+    tracegrad: what to add trace labels for.
     """
 
-    def __init__(self, dataset: GraphDataset, device: torch.device, dtype: torch.dtype, *, in_memory: bool) -> None:
+    def __init__(
+        self,
+        dataset: GraphDataset,
+        device: torch.device,
+        dtype: torch.dtype,
+        tracegrad: TraceGradSettings,
+        *,
+        in_memory: bool,
+    ) -> None:
         self._dataset = dataset
+        self._layout = TargetLayout(dataset.basis, dataset.spin)
+        self._tracegrad = tracegrad
         self._device = device
         self._dtype = dtype
         self._kept: dict[int, HamiltonianGraph] | None = {} if in_memory else None
@@ -83,6 +97,8 @@ class GraphLoader:
         if self._kept is not None and sample in self._kept:
             return self._kept[sample]
         graph = self._dataset[sample]
+        if self._tracegrad.enabled:
+            graph.trace_labels = trace_labels(graph.target, self._layout, self._tracegrad).to(self._dtype)
         graph.target = graph.target.to(self._dtype)
         if self._kept is not None:
             self._kept[sample] = graph

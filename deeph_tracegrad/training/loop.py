@@ -25,7 +25,7 @@ from deeph_tracegrad.training.checkpoint import Checkpoint, library_versions, lo
 from deeph_tracegrad.training.distributed import Ranks, joined_ranks, lost_ranks_named
 from deeph_tracegrad.training.gradients import GradientSum
 from deeph_tracegrad.training.interruption import Interruption, interruption
-from deeph_tracegrad.training.losses import NUM_SUMS, error_sums, training_loss
+from deeph_tracegrad.training.losses import NUM_SUMS, BlockLoss, error_sums, training_loss
 from deeph_tracegrad.training.metrics import HEADER, EpochMetrics, MetricsWriter, duration
 from deeph_tracegrad.training.run_folder import Event, Resume, RunFolder
 from deeph_tracegrad.training.schedules import MAX_FRUITLESS_REVERTS
@@ -70,10 +70,12 @@ class Training:
         self.edge_counts = self.dataset.edge_counts
         self.split = split_samples(self.dataset.labels, config.data)
         self.state = TrainingState(config, self.dataset.basis, self.dataset.spin, ranks.device)
+        self.loss = BlockLoss.of(config.training, self.state.network)
         self.parameters = list(self.state.network.parameters())
         self.gradients = GradientSum(self.parameters, ranks)
         dtype = getattr(torch, self.settings.dtype)
-        self.loader = GraphLoader(self.dataset, ranks.device, dtype, in_memory=config.data.in_memory)
+        tracegrad, in_memory = config.model.tracegrad, config.data.in_memory
+        self.loader = GraphLoader(self.dataset, ranks.device, dtype, tracegrad, in_memory=in_memory)
         self.folder = folder
         labels = self.split.labels(self.dataset.labels)
         facts = {**library_versions(), "device": device_name(ranks.device), "ranks": str(ranks.size)}
@@ -136,7 +138,7 @@ class Training:
         state = self.state
         errors = torch.zeros_like(state.sums)
         if graph is not None:
-            errors = error_sums(state.network(graph), graph, state.network.layout)
+            errors = error_sums(state.network(graph), graph, state.network.layout, self.loss)
         total = self.ranks.sum(errors.detach().clone())
         state.optimizer.zero_grad()
         if graph is not None:
@@ -288,6 +290,6 @@ class Training:
 
 
 def _means(sums: Tensor) -> tuple[float, float | None]:
-    """L_H in eV² and L_T from error sums; None without trace labels."""
-    squared, elements, deviation, labels = sums[:NUM_SUMS].tolist()
+    """Mean squared error of H in eV² and L_T from error sums; None without trace labels."""
+    squared, elements, deviation, labels, *_ = sums.tolist()
     return squared / elements, deviation / labels if labels else None

@@ -23,9 +23,9 @@ HEADER = (
 class EpochMetrics:
     """Errors after an epoch; None where there are no samples or no trace labels to measure on.
 
-    Losses are mean squared errors of H in eV², over all matrix elements; trace errors are mean absolute errors of the
-    normalised trace labels; the MAE is that of H's elements in global coordinates. The training errors are those of the
-    batches as they came, so of changing weights. rollbacks: returns to the best weights so far.
+    Losses are mean squared errors of H in eV², over all matrix elements, whatever is minimised; trace errors are mean
+    absolute errors of the trace labels; the MAE is that of H's elements in global coordinates. The training errors are
+    those of the batches as they came, so of changing weights. rollbacks: returns to the best weights so far.
     """
 
     epoch: int

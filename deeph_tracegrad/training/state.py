@@ -24,7 +24,7 @@ class TrainingState:
     """Network, optimiser, schedule, and where the training stands.
 
     epoch: complete passes over the samples. batch: batches done in the pass under way.
-    sums: (4,) float64, error sums since the last validation, see `losses.error_sums`.
+    sums: (5,) float64, error sums since the last validation, see `losses.error_sums`.
     edges, seconds: trained on since the last validation, and the time that took.
     best, best_epoch: lowest validation error and where it was reached.
     """
@@ -104,7 +104,7 @@ class TrainingState:
             self.take_weights(content)
             self.schedule.load_state_dict(content["schedule"])
             self.epoch, self.batch = content["epoch"], content["batch"]
-            self.sums = content["sums"].to(self.sums.device)
+            self.sums[: len(content["sums"])] = content["sums"]  # four in checkpoints of before other losses
             self.edges, self.seconds = content["edges"], content["seconds"]
             self.best, self.best_epoch = content["best"], content["best_epoch"]
             torch.set_rng_state(content["random"])

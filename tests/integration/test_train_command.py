@@ -20,6 +20,7 @@ from deeph_tracegrad.nn.baseline import SPLINES, TwoCentreBaseline
 from deeph_tracegrad.nn.scaling import TargetScaling
 from deeph_tracegrad.preprocess.runs import read_material
 from deeph_tracegrad.training.checkpoint import load_checkpoint
+from deeph_tracegrad.training.labels import trace_labels
 from deeph_tracegrad.training.loop import Training
 from deeph_tracegrad.training.metrics import read_metrics
 from deeph_tracegrad.training.schedules import Schedule
@@ -97,6 +98,48 @@ def test_deeph_e3_network_trains(command: Command, tiny_training: Path, tmp_path
     rows = metrics(tmp_path / "run")
     assert float(rows[-1]["train_loss"]) < float(rows[0]["train_loss"])
     assert rows[0]["train_trace_error"] == ""
+
+
+def test_trace_errors_are_those_of_the_labels_that_are_chosen(
+    command: Command, tiny_training: Path, tmp_path: Path
+) -> None:
+    settings = ["gradient=false", "signal=nuclear", "labels=log"]
+    chosen = [part for text in settings for part in ("--set", f"model.tracegrad.{text}")]
+    assert command("train", tiny_training, *chosen, "--set", "training.epochs=8") == 0
+    rows = metrics(tmp_path / "run")
+    assert float(rows[-1]["train_trace_error"]) < 0.9 * float(rows[0]["train_trace_error"])
+    network = load_checkpoint(tmp_path / "run" / "last.pt").network(torch.device("cpu"))
+    dataset = GraphDataset(load_config(tiny_training).data.dataset)
+    graph = dataset[dataset.labels.index("demo_b_00")]
+    labels = trace_labels(graph.target, network.layout, network.settings.tracegrad)
+    errors = (network(graph).traces - labels).abs()
+    assert float(rows[-1]["validation_trace_error"]) == pytest.approx(errors.mean().item(), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("loss", "further"),
+    [("mae", []), ("huber", ["training.huber_delta=0.1"]), ("mse", [*FITTED[1::2], "training.block_weights=norm"])],
+)
+def test_any_loss_is_minimised_and_validated_by_the_mean_square(
+    command: Command, tiny_training: Path, tmp_path: Path, loss: str, further: list[str]
+) -> None:
+    settings = ["training.epochs=8", f"training.loss={loss}", *further]
+    assert command("train", tiny_training, *(part for text in settings for part in ("--set", text))) == 0
+    rows = metrics(tmp_path / "run")
+    assert float(rows[-1]["train_loss"]) < 0.9 * float(rows[0]["train_loss"])
+    trained = load_checkpoint(tmp_path / "run" / "last.pt")
+    dataset = GraphDataset(trained.config.data.dataset)
+    graph = dataset[dataset.labels.index("demo_b_00")]
+    network = trained.network(torch.device("cpu"))
+    expected = (network.layout.element_errors(network(graph).coefficients - graph.target, graph) ** 2).mean()
+    assert float(rows[-1]["validation_loss"]) == pytest.approx(expected.item(), rel=1e-9)
+
+
+def test_weights_that_the_network_does_not_have(
+    command: Command, tiny_training: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("train", tiny_training, "--set", "training.block_weights=norm") == 2
+    assert "set model.target_scaling = true" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("steps", "settings"), [(2, ()), (3, ()), (5, ()), (3, FITTED)])

@@ -9,7 +9,7 @@ from pymatgen.core import Lattice, Structure
 from torch_geometric.data import Batch
 
 from deeph_tracegrad.blocks import BlockMatrix
-from deeph_tracegrad.config import ModelSettings
+from deeph_tracegrad.config import ModelSettings, TraceGradSettings
 from deeph_tracegrad.graph import HamiltonianGraph, build_graph
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.nn.kernels import library
@@ -17,6 +17,7 @@ from deeph_tracegrad.nn.network import HamiltonianNetwork
 from deeph_tracegrad.orbitals import Basis, ElementBasis, SpinMode
 from deeph_tracegrad.samples import block_dtype, build_sample
 from deeph_tracegrad.testing import check_model, cutoff_jump, hermiticity, network_model, random_rotation, transformed
+from deeph_tracegrad.training.labels import trace_labels
 from deeph_tracegrad.training.losses import error_sums
 from materials import random_material
 
@@ -45,6 +46,13 @@ def network(material, trunk, *, tracegrad="compact", **choices):
         graph = HamiltonianGraph.from_sample(build_sample(material, "one"), material.basis, net.layout)
         net.hamiltonian.fit(lambda: [graph], REACH, lambda tensor: tensor)
     return net
+
+
+def labelled(material, layout):
+    """Its graph as a training reads it."""
+    graph = HamiltonianGraph.from_sample(build_sample(material, "one"), material.basis, layout)
+    graph.trace_labels = trace_labels(graph.target, layout, TraceGradSettings())
+    return graph
 
 
 def assert_sound(net, material):
@@ -80,6 +88,20 @@ def test_traces_are_invariant(inverted, tracegrad):
             for told in (material, transformed(material, operation))
         )
     assert (turned - traces).abs().max() < 1e-10 * traces.abs().max()
+
+
+def test_without_its_gradient_tracegrad_supervises_and_leaves_the_features_alone():
+    material = random_material(SpinMode.NONE)
+    graph = build_graph(material, material.hamiltonian[0].pairs, material.basis)
+    settings = ModelSettings(blocks=2, trunk=NATURAL, tracegrad={"gradient": False})
+    net = HamiltonianNetwork(settings, material.basis, material.spin).double()
+    without = settings.model_copy(update={"tracegrad": TraceGradSettings(enabled=False)})
+    plain = HamiltonianNetwork(without, material.basis, material.spin).double()
+    plain.load_state_dict(net.state_dict(), strict=False)
+    prediction = net(graph)
+    assert torch.equal(prediction.coefficients, plain(graph).coefficients)
+    prediction.traces.square().sum().backward()
+    assert all(weight.grad is not None for weight in net.edge_updates.parameters())
 
 
 def test_without_the_switch_h_is_not_hermitian():
@@ -120,10 +142,7 @@ def test_prediction_does_not_depend_on_the_order_of_edges_or_the_batch(norm, com
         monkeypatch.setattr(library, "_library", lambda: None)
     material = random_material(SpinMode.NONE)
     net = network(material, NATURAL, norm=norm)
-    graph = HamiltonianGraph.from_sample(build_sample(material, "one"), material.basis, net.layout)
-    other = HamiltonianGraph.from_sample(
-        build_sample(random_material(SpinMode.NONE, seed=1), "two"), material.basis, net.layout
-    )
+    graph, other = (labelled(random_material(SpinMode.NONE, seed=seed), net.layout) for seed in (0, 1))
     batch = Batch.from_data_list([graph, other])
     alone, together = [net(g) for g in (graph, other)], net(batch)
     for found, expected in (
@@ -176,8 +195,8 @@ def test_kinds_of_which_there_are_no_atoms_change_nothing():
 def test_a_network_that_has_predicted_can_be_trained():
     material = random_material(SpinMode.NONE)
     net = network(material, NATURAL).float()
-    graph = HamiltonianGraph.from_sample(build_sample(material, "one"), material.basis, net.layout)
-    graph.target = graph.target.float()
+    graph = labelled(material, net.layout)
+    graph.target, graph.trace_labels = graph.target.float(), graph.trace_labels.float()
     with torch.inference_mode():
         before = error_sums(net(graph), graph, net.layout)
     after = error_sums(net(graph), graph, net.layout)

@@ -9,8 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deeph_tracegrad.config import TraceGradSettings
 from deeph_tracegrad.dataset import GraphDataset
+from deeph_tracegrad.targets import TargetLayout
 from deeph_tracegrad.training.batches import GraphLoader, pack, share, shuffled
+from deeph_tracegrad.training.labels import trace_labels
 
 COUNTS = st.lists(st.integers(1, 500), min_size=1, max_size=30)
 
@@ -55,17 +58,22 @@ def test_order_depends_on_seed_and_epoch_only() -> None:
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_loader_gives_the_samples_in_order(graphene_dataset: Path, in_memory: bool) -> None:
     dataset = GraphDataset(graphene_dataset)
-    loader = GraphLoader(dataset, torch.device("cpu"), torch.float32, in_memory=in_memory)
+    tracegrad = TraceGradSettings(signal="nuclear")
+    loader = GraphLoader(dataset, torch.device("cpu"), torch.float32, tracegrad, in_memory=in_memory)
+    layout = TargetLayout(dataset.basis, dataset.spin)
     for _ in range(2):
         first, nothing, second = loader.batches([[2, 0], [], [3]])
         assert nothing is None
         assert torch.equal(first.target, torch.cat([dataset[2].target, dataset[0].target]).float())
         assert torch.equal(second.target, dataset[3].target.float())
+        labels = [trace_labels(dataset[place].target, layout, tracegrad) for place in (2, 0)]
+        assert torch.equal(first.trace_labels, torch.cat(labels).float())
         assert second.edge_vec.dtype == torch.float64
         assert first.num_graphs == 2
 
 
 def test_loader_passes_errors_on(graphene_dataset: Path) -> None:
-    loader = GraphLoader(GraphDataset(graphene_dataset), torch.device("cpu"), torch.float32, in_memory=True)
+    plain = TraceGradSettings(enabled=False)
+    loader = GraphLoader(GraphDataset(graphene_dataset), torch.device("cpu"), torch.float32, plain, in_memory=True)
     with pytest.raises(IndexError):
         list(loader.batches([[0], [99]]))

@@ -163,6 +163,25 @@ def test_checkpoints_of_before_the_presets_have_the_papers_tracegrad(tmp_path: P
     assert load_checkpoint(tmp_path / "old.pt").config == config
 
 
+def test_checkpoints_of_before_a_key_have_its_default(saved: Path) -> None:
+    content = torch.load(saved, weights_only=True)
+    for key in ("gradient", "signal", "labels"):
+        del content["config"]["model"]["tracegrad"][key]
+    for key in ("loss", "huber_delta", "block_weights"):
+        del content["config"]["training"][key]
+    torch.save(content, saved)
+    assert load_checkpoint(saved).config == tiny_config()
+
+
+def test_a_training_goes_on_from_the_four_sums_of_earlier_checkpoints() -> None:
+    config = tiny_config()
+    checkpoint = checkpoint_of(trained(config), config)
+    checkpoint.training["sums"] = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64)
+    state = TrainingState(config, BASIS, SpinMode.NONE, CPU)
+    state.resume(checkpoint)
+    assert state.sums.tolist() == [1.0, 2.0, 3.0, 4.0, 0.0]
+
+
 def test_truncated_anywhere(saved: Path) -> None:
     content = saved.read_bytes()
     for length in np.random.default_rng(0).integers(0, len(content), 100):

@@ -18,6 +18,7 @@ from deeph_tracegrad.nn.kernels.library import compiled
 from deeph_tracegrad.orbitals import Basis, ElementBasis, SpinMode
 from deeph_tracegrad.samples import build_sample
 from deeph_tracegrad.targets import TargetLayout
+from deeph_tracegrad.training.labels import trace_labels
 from deeph_tracegrad.training.losses import error_sums, training_loss
 from deeph_tracegrad.training.state import TrainingState
 
@@ -46,6 +47,7 @@ def operations(shells: Sequence[int], elements: Sequence[str], atoms: int, spin:
     material = Material(Structure(Lattice.cubic(8.0), named, places), basis, spin, hamiltonian=hamiltonian)
     layout = TargetLayout(basis, spin)
     graph = HamiltonianGraph.from_sample(build_sample(material, "molecule"), basis, layout)
+    graph.trace_labels = trace_labels(graph.target, layout, TraceGradSettings()).float()
     graph.target = graph.target.float()
     graph.arrangement = Arrangement.of(graph, len(basis))
     model = ModelSettings(

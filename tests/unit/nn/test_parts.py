@@ -38,6 +38,7 @@ def network(material, spin, **settings):
         (SpinMode.NONE, {}),
         (SpinMode.NONE, {"norm": "local", "smooth_cutoff": True}),
         (SpinMode.NONE, {"hermitian": False, "tracegrad": {"enabled": False}}),
+        (SpinMode.NONE, {"tracegrad": {"gradient": False}}),
         (SpinMode.NONCOLLINEAR, {}),
     ],
 )
