@@ -26,6 +26,7 @@ from deeph_tracegrad.orbitals import SpinMode
 from deeph_tracegrad.samples import build_sample
 from deeph_tracegrad.training.checkpoint import Checkpoint
 from deeph_tracegrad.training.error_sums import ErrorSums
+from deeph_tracegrad.training.labels import trace_labels
 from deeph_tracegrad.training.losses import error_sums
 
 MESH_DENSITY = 15.0  # k-points for each 1/Å (without 2π): 3x3 for all cells of the study but bismuth's, which gets 6x6
@@ -62,12 +63,13 @@ def measure(materials: Sequence[Material], trained: Checkpoint, device: torch.de
     """Errors over some structures that have H, S and their number of electrons.
 
     hamiltonian: mean absolute error over all elements of H in global coordinates, meV. trace: mean absolute error of
-    the normalised trace labels; None where the network predicts none. The others as in `StateErrors`.
+    the labels that the network learns beside H, in their own unit; None where it predicts none. The others as in
+    `StateErrors`.
     """
     network = trained.network(device)
     elements = [_element_errors(material, trained, network) for material in materials]
     hamiltonian = ErrorSums.total([errors for errors, _ in elements]).over()
-    _, _, deviation, labels = torch.stack([sums for _, sums in elements]).sum(dim=0).tolist()
+    _, _, deviation, labels, _ = torch.stack([sums for _, sums in elements]).sum(dim=0).tolist()
     states = StateErrors.over(
         [state_errors(material, predict_material(material, trained, network)) for material in materials]
     )
@@ -87,6 +89,7 @@ def _element_errors(
     sample = build_sample(material, "structure", pairs)
     device = next(network.parameters()).device
     graph = HamiltonianGraph.from_sample(sample, trained.basis, network.layout).to(device)
+    graph.trace_labels = trace_labels(graph.target, network.layout, trained.config.model.tracegrad)
     prediction = network(graph)
     sums = error_sums(prediction, graph, network.layout).cpu()
     return ErrorSums.of(prediction.coefficients.double() - graph.target, graph, network.layout), sums

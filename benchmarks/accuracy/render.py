@@ -139,13 +139,14 @@ def _verdict(found: float | None, reached: bool) -> str:
 def _method() -> str:
     return f"""\
 Splits, settings, seeds, versions and the revision of each training are in `RESULTS/results/*.json`, the figures of all
-in `RESULTS/results.csv`. The best checkpoint by the validation loss is measured. All energies are in meV.
+in `RESULTS/results.csv`. The checkpoint with the lowest validation loss is measured, as DeepH-E3 does; cells beyond the
+validation structures had no say in it. All energies are in meV.
 
 - **Equal epochs**: every network sees the structures as often as DeepH-E3. **Equal time**: the number of epochs is
   divided by the cost of a step relative to DeepH-E3's, measured in turns in processor time before the training; a
   schedule that ends with the training ends earlier then.
-- **H**: mean absolute error over all elements of H, in global coordinates. **Trace labels**: mean absolute error of the
-  normalised labels, where a network predicts them.
+- **H**: mean absolute error over all elements of H, in global coordinates. **Trace labels**: mean absolute error of
+  what a network learns beside H, in the unit of its own labels.
 - **Energies** are eigenvalues of the predicted H with the true S against those of the true H with S, on a k-mesh of at
   least {MESH_DENSITY:g} points for each 1/Å, by `deeph_tracegrad.inference`. They are compared as they are, without
   alignment.

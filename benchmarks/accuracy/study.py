@@ -97,7 +97,8 @@ LOCAL_NORM = ("model.norm=local",)
 BASELINE = ("model.two_centre_baseline=true",)
 SCALING = ("model.target_scaling=true",)
 CHOICES = (*SCHEDULE, *HERMITIAN, *LOCAL_NORM, *BASELINE, *SCALING)
-BEST = (*CHOICES, *COMPACT)
+IMPROVED = (*CHOICES, *COMPACT)
+BEST = IMPROVED  # chosen by the results of the other rows
 
 ROWS = (
     Row("deeph-e3", "DeepH-E3 as published", seeds=3),
@@ -112,6 +113,14 @@ ROWS = (
     Row("baseline", "two-centre baseline", BASELINE),
     Row("scaling", "target scaling", SCALING),
     Row("choices", "these five together, no TraceGrad", CHOICES, BOTH),
+    Row("improved", "these five and TraceGrad, compact", IMPROVED),
+    Row("mae", "the same, loss: absolute error of blocks", (*IMPROVED, "training.loss=mae")),
+    Row("huber", "the same, loss: Huber", (*IMPROVED, "training.loss=huber")),
+    Row("block-weights", "the same, blocks weighted by their norm", (*IMPROVED, "training.block_weights=norm")),
+    Row("log-labels", "the same, labels: logarithms", (*IMPROVED, "model.tracegrad.labels=log")),
+    Row("raw-labels", "the same, labels: as they are", (*IMPROVED, "model.tracegrad.labels=raw")),
+    Row("trace-square", "the same, signal: tr((H H†)²)", (*IMPROVED, "model.tracegrad.signal=trace_square")),
+    Row("nuclear", "the same, signal: singular values", (*IMPROVED, "model.tracegrad.signal=nuclear")),
     Row("paper", "TraceGrad, paper, width 128", NARROW_PAPER, BOTH),
     Row("widest", "DeepH-E3, a step as long as paper's", ("model.trunk=192x0e+96x1o+48x2e+24x3o+24x4e",), BOTH),
     Row("paper-full", "TraceGrad, paper, width 1024", PAPER, BOTH, seeds=0),
