@@ -38,12 +38,17 @@ class DataSet:
 
 @dataclass(frozen=True)
 class Row:
-    """One network and its training. seeds: how many by default, 1, 2, ...; none for a row that is only run by name."""
+    """One network and its training.
+
+    reference: the row that tells what its last change is worth.
+    seeds: how many by default, 1, 2, ...; none for a row that is only run by name.
+    """
 
     name: str
     title: str
     settings: tuple[str, ...] = ()
     budgets: tuple[Budget, ...] = ("epochs",)
+    reference: str = "deeph-e3"
     seeds: int = 1
 
 
@@ -112,15 +117,15 @@ ROWS = (
     Row("local-norm", "norms of each atom and edge", LOCAL_NORM),
     Row("baseline", "two-centre baseline", BASELINE),
     Row("scaling", "target scaling", SCALING),
-    Row("choices", "these five together, no TraceGrad", CHOICES, BOTH),
-    Row("improved", "these five and TraceGrad, compact", IMPROVED),
-    Row("mae", "the same, loss: absolute error of blocks", (*IMPROVED, "training.loss=mae")),
-    Row("huber", "the same, loss: Huber", (*IMPROVED, "training.loss=huber")),
-    Row("block-weights", "the same, blocks weighted by their norm", (*IMPROVED, "training.block_weights=norm")),
-    Row("log-labels", "the same, labels: logarithms", (*IMPROVED, "model.tracegrad.labels=log")),
-    Row("raw-labels", "the same, labels: as they are", (*IMPROVED, "model.tracegrad.labels=raw")),
-    Row("trace-square", "the same, signal: tr((H H†)²)", (*IMPROVED, "model.tracegrad.signal=trace_square")),
-    Row("nuclear", "the same, signal: singular values", (*IMPROVED, "model.tracegrad.signal=nuclear")),
+    Row("choices", "improved DeepH-E3, the five above", CHOICES, BOTH),
+    Row("improved", "improved DeepH-E3 with TraceGrad, compact", IMPROVED, reference="choices"),
+    Row("mae", "…, loss: absolute error of blocks", (*IMPROVED, "training.loss=mae"), reference="improved"),
+    Row("huber", "…, loss: Huber", (*IMPROVED, "training.loss=huber"), reference="improved"),
+    Row("block-weights", "…, weights by norm", (*IMPROVED, "training.block_weights=norm"), reference="improved"),
+    Row("log-labels", "…, labels: logarithms", (*IMPROVED, "model.tracegrad.labels=log"), reference="improved"),
+    Row("raw-labels", "…, labels: as they are", (*IMPROVED, "model.tracegrad.labels=raw"), reference="improved"),
+    Row("square", "…, signal: tr((H H†)²)", (*IMPROVED, "model.tracegrad.signal=trace_square"), reference="improved"),
+    Row("nuclear", "…, signal: singular values", (*IMPROVED, "model.tracegrad.signal=nuclear"), reference="improved"),
     Row("paper", "TraceGrad, paper, width 128", NARROW_PAPER, BOTH),
     Row("widest", "DeepH-E3, a step as long as paper's", ("model.trunk=192x0e+96x1o+48x2e+24x3o+24x4e",), BOTH),
     Row("paper-full", "TraceGrad, paper, width 1024", PAPER, BOTH, seeds=0),

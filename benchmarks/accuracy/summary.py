@@ -68,11 +68,19 @@ class Summary:
         values = [record["errors"][cell][column] for record in self.of(chosen, row, budget)]
         return Value.of(values) if values and None not in values else None
 
-    def ratio(self, chosen: DataSet, row: Row, budget: Budget, column: str, cell: str = VALIDATION) -> float | None:
-        """Of the mean error to that of faithful DeepH-E3."""
+    def ratio(
+        self,
+        chosen: DataSet,
+        row: Row,
+        budget: Budget,
+        column: str,
+        cell: str = VALIDATION,
+        reference: Row = FAITHFUL,
+    ) -> float | None:
+        """Of the mean error to that of another row."""
         error = self.error(chosen, row, budget, column, cell)
-        faithful = self.error(chosen, FAITHFUL, budget, column, cell)
-        return error.mean / faithful.mean if error and faithful else None
+        other = self.error(chosen, reference, budget, column, cell)
+        return error.mean / other.mean if error and other else None
 
     def growth(self, chosen: DataSet, row: Row, budget: Budget, column: str, cell: str) -> float | None:
         """Of the mean error from the validation structures to another cell."""

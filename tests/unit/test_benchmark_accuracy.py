@@ -76,7 +76,9 @@ class TestRows:
         assert not [key for key in changed if key.startswith(("model.", "training.optimizer", "training.schedule"))]
 
     def test_names_differ_and_no_structure_is_trained_on_and_validated(self):
-        assert len({row.name for row in ROWS}) == len(ROWS)
+        names = {row.name for row in ROWS}
+        assert len(names) == len(ROWS)
+        assert {row.reference for row in ROWS} <= names
         for chosen in SETS:
             assert not set(chosen.train) & set(chosen.validation)
 
@@ -215,9 +217,17 @@ class TestPage:
 
     def test_says_what_helped_and_what_did_not(self):
         said = page(Summary(self.records)).splitlines()[-1]
-        assert "lowered it: optimiser and schedule of the default (−30 %)" in said
-        assert "made no difference: target scaling (+5 %)" in said
-        assert "raised it: two-centre baseline (+20 %)" in said
+        assert "lower: optimiser and schedule of the default (−30 %)" in said
+        assert "no difference: target scaling (+5 %)" in said
+        assert "higher: two-centre baseline (+20 %)" in said
+
+    def test_compares_each_row_to_its_reference(self):
+        improved = [record("choices", "epochs", 1, 6.0, 6.0), record("improved", "epochs", 1, 3.0, 3.0)]
+        said = page(Summary([*self.records, *improved])).splitlines()[-1]
+        assert (
+            said
+            == "- Against improved DeepH-E3, the five above: lower: improved DeepH-E3 with TraceGrad, compact (−50 %)."
+        )
 
     def test_is_the_same_for_the_same_results(self, tmp_path):
         for name in ("one", "two"):
