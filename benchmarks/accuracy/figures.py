@@ -31,7 +31,7 @@ def draw_errors(summary: Summary, chosen: DataSet, path: Path) -> None:
         axes.set_xlabel(label)
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_yticks(range(len(rows)), [row.title for row in rows])
-    panels[0].invert_yaxis()
+    panels[0].set_ylim(len(rows) - 0.5, -0.5)
     for budget, colour in COLOURS.items():
         panels[-1].barh(0, 0, color=colour, label=f"equal {budget}")
     panels[-1].legend(frameon=False, loc="lower right")

@@ -37,7 +37,7 @@ class Summary:
     """The records of a study by set, row and budget.
 
     Raises:
-        MismatchError: a record is of a row or set that `study.py` does not know.
+        MismatchError: a row or set is unknown to `study.py`, or epochs that should be equal are not.
     """
 
     def __init__(self, records: Sequence[Mapping[str, Any]]) -> None:
@@ -47,6 +47,14 @@ class Summary:
             if (record["set"], record["row"]) not in known:
                 raise MismatchError(
                     f"a result is of the set {record['set']} and the row {record['row']}, which study.py does not have"
+                )
+        for chosen in SETS:
+            equal = [one for one in records if (one["set"], one["budget"]) == (chosen.name, "epochs")]
+            epochs = sorted({record["config"]["training"]["epochs"] for record in equal})
+            if len(epochs) > 1:
+                raise MismatchError(
+                    f"trainings on {chosen.name} that should have equal epochs have {' and '.join(map(str, epochs))}; "
+                    "give each number an --out of its own"
                 )
 
     @property

@@ -197,6 +197,7 @@ def record(row: str, budget: str, seed: int, hamiltonian: float, occupied: float
         "versions": {"torch": "2"},
         "revision": "abc",
         "machine": "this",
+        "config": {"training": {"epochs": 4}},
     }
 
 
@@ -250,6 +251,11 @@ class TestPage:
     def test_refuses_results_that_it_would_leave_out(self):
         with pytest.raises(MismatchError, match="no_such_row"):
             Summary([record("no_such_row", "epochs", 1, 1.0, 1.0)])
+
+    def test_refuses_unequal_epochs(self):
+        longer = record("best", "epochs", 1, 1.0, 1.0) | {"config": {"training": {"epochs": 8}}}
+        with pytest.raises(MismatchError, match="4 and 8"):
+            Summary([*self.records, longer])
 
     def test_numbers_have_three_digits(self):
         assert [Value(mean).text() for mean in (1234.5, 123.4, 12.34, 1.234, 0.01234)] == [
