@@ -17,7 +17,7 @@ from e3nn import o3
 from pymatgen.core import Structure
 from torch import Tensor
 
-from deeph_tracegrad.config import PRESETS, Config, ModelSettings
+from deeph_tracegrad.config import PRESETS, Config, ModelSettings, TraceGradSettings
 from deeph_tracegrad.graph import HamiltonianGraph
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.nn.arrangement import Arrangement
@@ -25,6 +25,7 @@ from deeph_tracegrad.nn.network import Prediction
 from deeph_tracegrad.samples import build_sample
 from deeph_tracegrad.targets import TargetLayout
 from deeph_tracegrad.testing import repeated
+from deeph_tracegrad.training.labels import trace_labels
 from deeph_tracegrad.training.losses import error_sums, training_loss
 from deeph_tracegrad.training.state import TrainingState
 
@@ -79,7 +80,9 @@ class Task:
     def graph(self) -> HamiltonianGraph:
         """The labelled graph, as a training reads it."""
         sample, basis = build_sample(self.material, "benchmark"), self.material.basis
-        graph = HamiltonianGraph.from_sample(sample, basis, TargetLayout(basis, self.material.spin))
+        layout = TargetLayout(basis, self.material.spin)
+        graph = HamiltonianGraph.from_sample(sample, basis, layout)
+        graph.trace_labels = trace_labels(graph.target, layout, TraceGradSettings()).to(self.dtype)
         graph.target = graph.target.to(self.dtype)
         graph.arrangement = Arrangement.of(graph, len(basis))
         return graph.to(self.device)

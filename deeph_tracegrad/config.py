@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
     AfterValidator,
@@ -42,8 +42,24 @@ GridSize = Annotated[int, Field(ge=2)]
 Betas = Annotated[tuple[BelowOne, BelowOne], Field(strict=False)]
 
 
-# width and decoder_width
-_TRACEGRAD_WIDTHS = {"compact": (64, 64), "paper": (1024, 1024)}
+class TraceGradForm(NamedTuple):
+    """The size of TraceGrad.
+
+    width: quadratic forms, and width of the layers between them and the invariants. decoder_width: of the layers that
+    predict the labels. blocks: that have invariants, from the first; None for all. channels: of each irrep that the
+    forms take at most; None for all.
+    """
+
+    width: int
+    decoder_width: int
+    blocks: int | None
+    channels: int | None
+
+
+_TRACEGRAD_PRESETS = {
+    "compact": TraceGradForm(width=32, decoder_width=128, blocks=1, channels=32),
+    "paper": TraceGradForm(width=1024, decoder_width=1024, blocks=None, channels=None),
+}
 
 
 class Section(BaseModel):
@@ -92,14 +108,15 @@ class TraceGradSettings(Section):
     """Add the gradient of the invariants to the features; false leaves the supervision alone."""
 
     preset: Literal["compact", "paper"] = "compact"
-    """compact: one invariant a channel, its squared norm, narrow layers; paper: all products of two channels of the
-    same irrep, layers of width 1024, as in the TraceGrad paper."""
+    """compact: 32 quadratic forms of 32 channels of each irrep, after the first block; paper: 1024 forms of all
+    channels, after every block, as in the TraceGrad paper."""
 
     width: PositiveInt | None = None
-    """Width of the layers between invariants and traces; the preset's (64 or 1024) where it is not set."""
+    """Quadratic forms, and width of the layers between them and the invariants; the preset's (32 or 1024) where it is
+    not set."""
 
     decoder_width: PositiveInt | None = None
-    """Width of the layers that predict the trace labels; the preset's (64 or 1024) where it is not set."""
+    """Width of the layers that predict the trace labels; the preset's (128 or 1024) where it is not set."""
 
     signal: Literal["trace", "trace_square", "nuclear"] = "trace"
     """The invariant of each block of H that is learnt: trace: tr(H H†); trace_square: tr((H H†)²); nuclear: the sum of
@@ -113,15 +130,12 @@ class TraceGradSettings(Section):
     """Weight of the trace error relative to the error of H."""
 
     @property
-    def widths(self) -> tuple[int, int]:
-        """Of the layers between invariants and traces, and of those that predict the labels."""
-        width, decoder_width = _TRACEGRAD_WIDTHS[self.preset]
-        return self.width or width, self.decoder_width or decoder_width
-
-    @property
-    def feeds_back(self) -> bool:
-        """Whether the features change by the gradient of the invariants."""
-        return self.enabled and self.gradient
+    def form(self) -> TraceGradForm:
+        """The preset's, with what is set here."""
+        preset = _TRACEGRAD_PRESETS[self.preset]
+        return preset._replace(
+            width=self.width or preset.width, decoder_width=self.decoder_width or preset.decoder_width
+        )
 
 
 class ModelSettings(Section):
@@ -263,14 +277,14 @@ class TrainingSettings(Section):
     """cpu, cuda, cuda:N or auto; under mpirun, cuda gives each rank of a machine its own GPU."""
 
     loss: Literal["mse", "mae", "huber"] = "mse"
-    """What is minimised, of the root mean square error of each block of H, which no choice of axes changes: its square,
-    itself, or its square below `huber_delta` and its multiple above. Validation measures the mean square always."""
+    """What to minimise of each block's root mean square error, which no axes change: mse: its square; mae: itself;
+    huber: its square far below `huber_delta`, a multiple of itself far above. Validations measure the mean square."""
 
     huber_delta: PositiveFloat = 0.01
-    """huber: where the square passes over into the multiple; eV, or the unit of `block_weights`."""
+    """huber: eV; with block_weights = "norm" in units of the scales."""
 
     block_weights: Literal["equal", "norm"] = "equal"
-    """norm: errors count in units of the scales of `target_scaling`, which has to be on, so that small blocks weigh as
+    """norm: errors count in units of the scales of `target_scaling`, which must be on, so that small blocks weigh as
     much as large ones."""
 
     recompute: bool = False

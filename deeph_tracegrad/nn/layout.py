@@ -144,10 +144,14 @@ class Layout:
     @cached_property
     def plan(self) -> np.ndarray:
         """All that as integers, as the compiled kernels read it."""
+        return self.plan_of_first(self.channels)
+
+    def plan_of_first(self, most: int) -> np.ndarray:
+        """The plan of a kernel that takes this many channels of each irrep at most, the first ones."""
         starts = [self.block_start(order) for order in self.orders]
         numbers = [self.dim, self.channels, len(self.orders), *starts, *self.block_sizes, len(self.groups)]
         for irrep, count in self.groups.items():
-            numbers += [irrep.degree, count, self.starts[irrep], int(irrep.natural), *self.places(irrep)]
+            numbers += [irrep.degree, min(count, most), self.starts[irrep], int(irrep.natural), *self.places(irrep)]
         return np.array(numbers, dtype=np.int64)
 
     def by_irrep(self, features: Tensor) -> list[Tensor]:

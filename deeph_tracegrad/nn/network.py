@@ -20,7 +20,7 @@ from deeph_tracegrad.nn.order import TargetOrder
 from deeph_tracegrad.nn.output import Output
 from deeph_tracegrad.nn.radial import GaussianBasis
 from deeph_tracegrad.nn.rotations import EdgeRotations
-from deeph_tracegrad.nn.tracegrad import CompactTraceGrad, PaperTraceGrad, TraceDecoder
+from deeph_tracegrad.nn.tracegrad import TraceDecoder, TraceGrad
 from deeph_tracegrad.nn.updates import EdgeUpdate, Geometry, NodeUpdate, Sizes, post_node_layout, scalars
 from deeph_tracegrad.orbitals import Basis, SpinMode
 from deeph_tracegrad.targets import TargetLayout
@@ -61,8 +61,8 @@ class HamiltonianNetwork(nn.Module):
         self.edge_embedding = GaussianBasis(settings.edge_channels, _EDGE_EMBEDDING_END)
         self.radial = GaussianBasis(settings.radial_basis, settings.cutoff_radius)
         self.node_updates, self.edge_updates, self.trace_modules = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
-        form = PaperTraceGrad if settings.tracegrad.preset == "paper" else CompactTraceGrad
-        width, decoder_width = settings.tracegrad.widths
+        form = settings.tracegrad.form
+        supervised = (form.blocks or settings.blocks) if settings.tracegrad.enabled else 0
         for block in range(settings.blocks):
             last = block == settings.blocks - 1
             wanted = post_node_layout(trunk, edge_trunk, self.output, [node, edge], degree) if last else trunk
@@ -71,8 +71,8 @@ class HamiltonianNetwork(nn.Module):
             wanted = self.output if last else edge_trunk
             self.edge_updates.append(edge_update := EdgeUpdate(node, edge, wanted, sizes))
             edge = edge_update.layout
-            if settings.tracegrad.enabled:
-                self.trace_modules.append(form(edge, width, self.layout.num_targets))
+            if block < supervised:
+                self.trace_modules.append(TraceGrad(edge, form.width, self.layout.num_targets, form.channels))
         missing = [str(irrep) for irrep in self.output.groups if irrep not in edge.groups]
         if missing:
             raise ConfigError(
@@ -82,8 +82,8 @@ class HamiltonianNetwork(nn.Module):
             )
         self.head = IrrepLinear(edge, self.output, bias=True)
         self.decoder = (
-            TraceDecoder(settings.blocks * self.layout.num_targets, decoder_width, self.layout.num_targets)
-            if settings.tracegrad.enabled
+            TraceDecoder(supervised * self.layout.num_targets, form.decoder_width, self.layout.num_targets)
+            if supervised
             else None
         )
         self.hamiltonian = Output(settings, self.layout)
@@ -108,7 +108,8 @@ class HamiltonianNetwork(nn.Module):
                 node, edge, z = checkpoint(self._block, block, node, edge, geometry, use_reentrant=False)
             else:
                 node, edge, z = self._block(block, node, edge, geometry)
-            invariants.append(z)
+            if z is not None:
+                invariants.append(z)
         raw = self.order(self.head(edge))
         traces = None if self.decoder is None else self.decoder(torch.cat(invariants, dim=1))
         if arrangement.place is not None:
@@ -128,10 +129,10 @@ class HamiltonianNetwork(nn.Module):
         """Features of atoms and edges after one block, and its invariants (R, T) if it has any."""
         node = self.node_updates[block](node, edge, geometry)
         edge = self.edge_updates[block](node, edge, geometry)
-        if self.decoder is None:
+        if block >= len(self.trace_modules):
             return node, edge, None
         z, moved = self.trace_modules[block](edge)
-        return node, moved if self.settings.tracegrad.feeds_back else edge, z
+        return node, moved if self.settings.tracegrad.gradient else edge, z
 
     def geometry(
         self, graph: HamiltonianGraph, arrangement: Arrangement, envelope: Tensor | None

@@ -146,7 +146,7 @@ def coefficients_of_parts(
         updated = node_update.updated(node, total(messages), kinds)
         node = node_update.norm(updated, node_update.skip(node), everyone, 1)
         features = _edges_updated(network, edge_update, node, features, parts, edges, total)
-        if network.settings.tracegrad.feeds_back:
+        if network.settings.tracegrad.gradient and block < len(network.trace_modules):
             features = [network.trace_modules[block](edge)[1] for edge in features]
     return ((part, _coefficients(network, part, edge)) for part, edge in zip(parts, features, strict=True))
 

@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ import pytest
 from deeph_tracegrad.errors import WriteError
 from deeph_tracegrad.inference import band_run, kept_results
 from deeph_tracegrad.inference.export import read_bands
+from slow_bands import SLOW_BANDS, wait_for_results
 
 BIN = Path(sys.executable).parent
 MPIRUN, COMMAND = BIN / "mpirun", BIN / "deeph-tracegrad"
@@ -52,33 +52,13 @@ def test_an_error_ends_both_ranks(unpacked, tmp_path):
     assert "no band lies in the window" in done.stderr
 
 
-SLOW = """
-import time
-from deeph_tracegrad import cli
-from deeph_tracegrad.inference import bands, kept_results
-kept_results.KEEP_SECONDS = 0.0
-choose = bands.choose_solver
-def slow(*arguments):
-    solver = choose(*arguments)
-    def solve(*matrices):
-        time.sleep(0.2)
-        return solver(*matrices)
-    return solve
-bands.choose_solver = slow
-cli.main()
-"""
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_one_rank_goes_on_from_what_two_have_kept(unpacked, command, tmp_path, capfd, number):
     run = ["bands", unpacked("openmx/bi_soc"), "--density", 31, "--window", -3, 3, "-o"]
     assert command(*run, tmp_path / "whole") == 0
-    arguments = [str(MPIRUN), "-n", "2", sys.executable, "-c", SLOW, *map(str, run), str(tmp_path / "x")]
+    arguments = [str(MPIRUN), "-n", "2", sys.executable, str(SLOW_BANDS), *map(str, run), str(tmp_path / "x")]
     with subprocess.Popen(arguments, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
-        end = time.monotonic() + 100
-        while len(list(tmp_path.glob("x.unfinished/results-*"))) < 6:  # the Fermi level and five k-points
-            assert time.monotonic() < end
-            time.sleep(0.02)
+        wait_for_results(tmp_path / "x.unfinished", 6)  # the Fermi level and five k-points
         process.send_signal(number)
         assert process.wait(60) != 0
     capfd.readouterr()

@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,25 +16,11 @@ from deeph_tracegrad.inference import bands as bands_module
 from deeph_tracegrad.inference import counted_fermi, fermi, kept_results
 from deeph_tracegrad.inference.export import read_bands
 from deeph_tracegrad.inference.solvers import Solver, Spectrum
+from slow_bands import SLOW_BANDS, wait_for_results
 
 Command = Callable[..., int]
 
 OPTIONS = ("--window", -3, 4, "--density", 15)
-SLOW = """
-import time
-from deeph_tracegrad import cli
-from deeph_tracegrad.inference import bands, kept_results
-kept_results.KEEP_SECONDS = 0.0
-choose = bands.choose_solver
-def slow(*arguments):
-    solver = choose(*arguments)
-    def solve(*matrices):
-        time.sleep(0.1)
-        return solver(*matrices)
-    return solve
-bands.choose_solver = slow
-cli.main()
-"""
 
 
 @pytest.fixture
@@ -124,8 +109,8 @@ def test_a_killed_command_goes_on(
     command: Command, folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["bands", str(folder), *map(str, OPTIONS), "-o", str(tmp_path / "x")]
-    with subprocess.Popen([sys.executable, "-c", SLOW, *arguments]) as process:
-        wait_for_files(tmp_path / "x.unfinished", 4)
+    with subprocess.Popen([sys.executable, str(SLOW_BANDS), *arguments]) as process:
+        wait_for_results(tmp_path / "x.unfinished", 4)
         process.kill()
     assert not (tmp_path / "x.h5").exists()
     capfd.readouterr()
@@ -133,14 +118,6 @@ def test_a_killed_command_goes_on(
     assert "k-points of a calculation that was interrupted" in capfd.readouterr().out
     assert command(*arguments[:-1], tmp_path / "whole") == 0
     assert_same(tmp_path / "x.h5", tmp_path / "whole.h5")
-
-
-def wait_for_files(folder: Path, number: int) -> None:
-    """Until a folder holds so many kept files."""
-    end = time.monotonic() + 60
-    while len(list(folder.glob("results-*"))) < number:
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 @pytest.fixture

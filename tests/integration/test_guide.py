@@ -1,28 +1,16 @@
 """The commands of the user guide, one after another as a reader types them, and those of the README.
 
-In the guide, what follows `$` in a ```console block is run. What is not to be run stands in ```text blocks.
+What is not to be run stands in ```text blocks.
 """
 
-import os
-import re
-import shlex
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import typer
 
 from deeph_tracegrad.cli import app
+from documents import CHECKOUT, DEEPH, PATH, commands, run
 
-CHECKOUT = Path(__file__).parents[2]
-PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-
-BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)$", re.MULTILINE)  # goes on after a backslash at the end of a line
-
-DEEPH = {"POSCAR", "info.json", "overlap.h5"}
 LEGACY = {"element.dat", "lat.dat", "rlat.dat", "site_positions.dat", "orbital_types.dat", "info.json"}
 # what each folder holds at the end
 WRITTEN = {
@@ -46,13 +34,6 @@ WRITTEN = {
 }
 
 
-def commands(document: str) -> list[list[str]]:
-    """The words of each command in a document's console blocks."""
-    text = (CHECKOUT / document).read_text(encoding="utf-8")
-    found = [command for block in BLOCK.findall(text) for command in COMMAND.findall(block)]
-    return [shlex.split(command.replace("\\\n", " ")) for command in found]
-
-
 @pytest.mark.slow
 @pytest.mark.mpi
 @pytest.mark.skipif(shutil.which("mpirun", path=PATH) is None, reason="needs mpirun")
@@ -61,16 +42,7 @@ def test_the_guide(tmp_path):
     (tmp_path / "demo" / "runs").symlink_to(CHECKOUT / "demo" / "runs")
     shutil.copy(CHECKOUT / "demo" / "config.toml", tmp_path / "demo")
     for words in commands("docs/guide.md"):
-        done = subprocess.run(
-            words,
-            cwd=tmp_path,
-            env={**os.environ, "PATH": PATH, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}{done.stderr}"
+        run(words, tmp_path)
     results = tmp_path / "demo" / "results"
     assert {folder: {path.name for path in (results / folder).iterdir()} for folder in WRITTEN} == WRITTEN
 

@@ -1,18 +1,16 @@
 """The commands of the tutorial on twisted bilayers, one after another, on a small cell, after a short training."""
 
-import os
 import shlex
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from test_guide import CHECKOUT, DEEPH, PATH, commands
 
 from deeph_tracegrad.deeph_format import read_deeph
 from deeph_tracegrad.inference.export import read_bands
+from documents import CHECKOUT, DEEPH, commands, run
 
 EXAMPLE = CHECKOUT / "examples" / "twisted_bilayer"
 # what the test runs in place of what the tutorial has
@@ -43,17 +41,7 @@ def test_the_tutorial(tmp_path: Path) -> None:
         line = shlex.join(words)
         for ours, small in SMALLER.items():
             line = line.replace(ours, small)
-        done = subprocess.run(
-            shlex.split(line),
-            cwd=tmp_path,
-            env={**os.environ, "PATH": PATH, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
-        printed[words[1]] = done.stdout
+        printed[words[1]] = run(shlex.split(line), tmp_path)
     results = tmp_path / "tutorial"
     assert {folder: {path.name for path in (results / folder).iterdir()} for folder in WRITTEN} == WRITTEN
     for name in PICTURES:

@@ -101,7 +101,7 @@ def test_without_its_gradient_tracegrad_supervises_and_leaves_the_features_alone
     prediction = net(graph)
     assert torch.equal(prediction.coefficients, plain(graph).coefficients)
     prediction.traces.square().sum().backward()
-    assert all(weight.grad is not None for weight in net.edge_updates.parameters())
+    assert all(weight.grad is not None for weight in net.edge_updates[0].parameters())
 
 
 def test_without_the_switch_h_is_not_hermitian():

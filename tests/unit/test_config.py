@@ -126,10 +126,10 @@ def test_settings_override_the_file(tmp_path: Path) -> None:
 
 
 def test_widths_are_the_presets_unless_they_are_set() -> None:
-    assert TraceGradSettings().widths == TraceGradSettings(preset="compact").widths
-    assert TraceGradSettings(preset="paper").widths == (1024, 1024)
-    assert TraceGradSettings(preset="paper", width=256).widths == (256, 1024)
-    assert TraceGradSettings(preset="paper", decoder_width=32).widths == (1024, 32)
+    assert TraceGradSettings().form == TraceGradSettings(preset="compact").form
+    assert TraceGradSettings(preset="paper").form == (1024, 1024, None, None)
+    assert TraceGradSettings(preset="paper", width=256).form == (256, 1024, None, None)
+    assert TraceGradSettings(preset="paper", decoder_width=32).form == (1024, 32, None, None)
 
 
 def test_differing_keys() -> None:

@@ -8,7 +8,6 @@ from deeph_tracegrad.config import ModelSettings
 from deeph_tracegrad.edges import edge_pairs
 from deeph_tracegrad.graph import build_graph
 from deeph_tracegrad.nn.arrangement import Members
-from deeph_tracegrad.nn.channels import squared_norms
 from deeph_tracegrad.nn.kernels import convolution, library
 from deeph_tracegrad.nn.kernels.squares import weighted_squares
 from deeph_tracegrad.nn.layout import Irrep, Layout
@@ -222,19 +221,6 @@ def test_rows_of_more_kinds_than_weights_are_refused():
     for members in (None, Members(torch.arange(2), np.array([0, 1, 1, 2]))):
         with pytest.raises(ValueError, match="weights of 2"):
             linear(features, members)
-
-
-def test_channels_take_gradients_in_any_order_of_memory(torch_only):
-    layout = Layout.parse(BOTH)
-    features = torch.randn(5, layout.dim, dtype=torch.float64, requires_grad=True)
-    upstream = torch.randn(layout.channels, 5, dtype=torch.float64)
-
-    def gradient():
-        return torch.autograd.grad(squared_norms(features, layout), features, upstream.T)[0]
-
-    ours = gradient()
-    torch_only()
-    assert torch.allclose(ours, gradient())
 
 
 @pytest.mark.parametrize(("channels", "rows"), [(1, 1), (8, 64), (15, 65), (16, 200), (17, 3), (33, 129)])
