@@ -188,7 +188,7 @@ def configuration(arguments: argparse.Namespace, run: str) -> Config:
 
 def work(arguments: argparse.Namespace) -> None:
     """What each rank does."""
-    with joined_ranks(configuration(arguments, "none").training) as ranks:
+    with joined_ranks(configuration(arguments, "none")) as ranks:
         kinds = {
             "1 rank": (Ranks(0, 1, ranks.device), Alone()),
             f"{ranks.size} ranks": (ranks, Interruption()),
