@@ -50,6 +50,7 @@ from deeph_tracegrad.training.batches import GraphLoader
 from deeph_tracegrad.training.distributed import Ranks, joined_ranks
 from deeph_tracegrad.training.gradients import GradientSum
 from deeph_tracegrad.training.interruption import Interruption
+from deeph_tracegrad.training.run_folder import RunFolder
 from deeph_tracegrad.training.state import WeightAverage
 
 CELLS = (3, 3, 1)
@@ -196,7 +197,9 @@ def work(arguments: argparse.Namespace) -> None:
             "no sums": (Silent(ranks.rank, ranks.size, ranks.device), Alone()),
         }
         sides = {
-            name: loop.Training(configuration(arguments, name), kind, request, resume=False)
+            name: loop.Training(
+                configuration(arguments, name), kind, request, RunFolder(arguments.folder / name), resume=False
+            )
             for name, (kind, request) in kinds.items()
         }
         sides["buckets"].gradients.bucket_bytes = BUCKET_BYTES

@@ -11,7 +11,7 @@ from pathlib import Path
 BIN = Path(sys.executable).parent
 MPIRUN, TORCHRUN, COMMAND = BIN / "mpirun", BIN / "torchrun", BIN / "deeph-tracegrad"
 
-# A program that trains with a configuration, into a folder, several times: "name section.key=value ...". Gradients go in
+# A program that trains with a configuration, into a folder, several times: "name key=value ...". Gradients are in
 # many buckets, as between machines. After "torch" the compiled kernels are left aside.
 TRAININGS = (
     sys.executable,
