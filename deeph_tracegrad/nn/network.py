@@ -16,7 +16,7 @@ from deeph_tracegrad.graph import HamiltonianGraph
 from deeph_tracegrad.nn.arrangement import Arrangement
 from deeph_tracegrad.nn.layout import Irrep, Layout
 from deeph_tracegrad.nn.linear import IrrepLinear
-from deeph_tracegrad.nn.norm import Rows, Total, own
+from deeph_tracegrad.nn.norm import Rows, Total, alone
 from deeph_tracegrad.nn.order import TargetOrder
 from deeph_tracegrad.nn.output import Output
 from deeph_tracegrad.nn.radial import GaussianBasis
@@ -92,7 +92,7 @@ class HamiltonianNetwork(nn.Module):
         self._irreps = {irrep for update in updates for layout in update.layouts for irrep in layout.groups}
         self.order = TargetOrder(self.output, self.layout)
 
-    def forward(self, graph: HamiltonianGraph, total: Total = own) -> Prediction:
+    def forward(self, graph: HamiltonianGraph, total: Total = alone) -> Prediction:
         """Predict H on every edge of a graph or batch, or of a part of it that has all atoms and some of the bonds.
 
         Its `arrangement`, if it has one, saves finding it here, which waits for the device.
@@ -137,7 +137,7 @@ class HamiltonianNetwork(nn.Module):
         return node, edge, z
 
     def geometry(
-        self, graph: HamiltonianGraph, arrangement: Arrangement, envelope: Tensor | None, total: Total = own
+        self, graph: HamiltonianGraph, arrangement: Arrangement, envelope: Tensor | None, total: Total = alone
     ) -> tuple[Geometry, Tensor]:
         """What the updates share, for the edges in the network's order, and the edges' lengths (R,)."""
         vectors, frames, index = graph.edge_vec, graph.edge_frame, graph.edge_index

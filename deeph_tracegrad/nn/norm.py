@@ -23,7 +23,7 @@ Total = Callable[[Tensor], Tensor]
 """Sums a tensor over the ranks that share the edges of a graph; its gradient is the sum of their gradients."""
 
 
-def own(values: Tensor) -> Tensor:
+def alone(values: Tensor) -> Tensor:
     """The total where a rank has all edges."""
     return values
 
@@ -41,7 +41,7 @@ class Rows(NamedTuple):
     total: Total
 
     @classmethod
-    def of(cls, graph_of: Tensor, graphs: int, rotations: EdgeRotations | None = None, total: Total = own) -> "Rows":
+    def of(cls, graph_of: Tensor, graphs: int, rotations: EdgeRotations | None = None, total: Total = alone) -> "Rows":
         """Of so many graphs."""
         ones = torch.ones_like(graph_of, dtype=torch.float64)
         counts = total(ones.new_zeros(graphs).index_add(0, graph_of, ones))

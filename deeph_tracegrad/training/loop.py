@@ -76,8 +76,14 @@ class Training:
         self.parameters = list(self.state.network.parameters())
         self.gradients = GradientSum(self.parameters, ranks)
         dtype = getattr(torch, self.settings.dtype)
-        division = {"part": ranks.part, "parts": ranks.parts}
-        self.loader = GraphLoader(self.dataset, ranks.device, dtype, in_memory=config.data.in_memory, **division)
+        self.loader = GraphLoader(
+            self.dataset,
+            ranks.device,
+            dtype,
+            in_memory=config.data.in_memory,
+            part=ranks.part,
+            parts=ranks.parts,
+        )
         self.folder = folder
         labels = self.split.labels(self.dataset.labels)
         facts = {**library_versions(), "device": device_name(ranks.device), "ranks": str(ranks.size)}
