@@ -1,6 +1,6 @@
 """Crystals as graphs for the network, and how they are batched.
 
-Shape letters: N atoms, E edges, G graphs, D target coefficients.
+Shape letters: N atoms, E edges, R some of them, G graphs, D target coefficients.
 """
 
 from copy import copy

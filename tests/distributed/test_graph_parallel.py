@@ -1,5 +1,6 @@
 """Ranks that share each structure train as one rank does."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from launching import MPIRUN, TRAININGS, finish, mpirun, start
 from materials import random_material, without_atom
 from training_file import assert_same_training, write_training
 
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "graph_parallel.py"
 PAPER = "model.tracegrad.preset=paper model.tracegrad.width=8 model.tracegrad.decoder_width=8"
 CASES = {
     "compact": "",
@@ -100,6 +102,19 @@ def test_a_training_of_groups_goes_on_on_one_rank(runs: Path, config: Path, comm
     options = [word for setting in settings for word in ("--set", setting)]
     assert command("train", config, "--resume", *options) == 0
     assert_same_training(runs / "1" / "compact", runs / "2" / "stopped")
+
+
+@pytest.mark.mpi
+@pytest.mark.slow
+@needs_mpirun
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads the memory of a process in /proc")
+def test_a_rank_of_two_needs_half_the_memory() -> None:
+    """By the benchmark, on the bilayer of 28 atoms; weights and atoms are on both ranks."""
+    done = finish(start((), "--twist", 1, 2, "--rounds", 1, program=(sys.executable, str(BENCHMARK))))
+    assert done.returncode == 0, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines()]
+    memory = {row[0]: float(row[2]) for row in rows if row[0] in ("1", "2") and len(row) == 6}
+    assert memory["2"] < 0.6 * memory["1"]
 
 
 @pytest.mark.parametrize(("ranks", "told"), [(1, "there is 1: start 2, or"), (3, "there are 3: start 4, or")])

@@ -89,9 +89,9 @@ std::vector<double> summed(const Arguments& a, int64_t width, Add add) {
   return total;
 }
 
-// total: (graphs, sums), of the rows' means over channels, in global coordinates.
+// out: (graphs, sums), of the rows' means over channels, in global coordinates.
 template <class T>
-void sum_means(const Arguments& a, const T* features, double* total) {
+void sum_means(const Arguments& a, const T* features, double* out) {
   const Layout& layout = a.layout;
   const Sums sums(layout);
   const std::vector<double> totals = summed(a, a.graphs * sums.size, [&](int64_t r, double* total) {
@@ -103,12 +103,12 @@ void sum_means(const Arguments& a, const T* features, double* total) {
       add_global<T>(a, group, r, values, total + a.graph_of[r] * sums.size + sums.start[g]);
     }
   });
-  std::copy(totals.begin(), totals.end(), total);
+  std::copy(totals.begin(), totals.end(), out);
 }
 
-// total: (graphs, scalars), of the rows' mean squares over channels. means: (graphs, sums), of the graphs.
+// out: (graphs, scalars), of the rows' mean squares over channels. means: (graphs, sums), of the graphs.
 template <class T>
-void sum_squares(const Arguments& a, const T* features, const double* means, double* total) {
+void sum_squares(const Arguments& a, const T* features, const double* means, double* out) {
   const Layout& layout = a.layout;
   const Sums sums(layout);
   const std::vector<double> totals = summed(a, a.graphs * sums.scalars, [&](int64_t r, double* total) {
@@ -121,7 +121,7 @@ void sum_squares(const Arguments& a, const T* features, const double* means, dou
       total[a.graph_of[r] * sums.scalars + g] += sum / double(group.channels);
     }
   });
-  std::copy(totals.begin(), totals.end(), total);
+  std::copy(totals.begin(), totals.end(), out);
 }
 
 // sizes: (graphs, scalars), what scalars are divided by.
@@ -151,11 +151,11 @@ void forward(const Arguments& a, const T* features, const T* weight, const T* bi
   }
 }
 
-// total: (graphs, sums + scalars), the gradients of the means, then the products of gradients and centred scalars.
+// out: (graphs, sums + scalars), the gradients of the means, then the products of gradients and centred scalars.
 // weight_gradient (C) and bias_gradient are those of these rows.
 template <class T>
 void sum_gradients(const Arguments& a, const T* features, const T* weight, int64_t biased, const double* means,
-                   const double* sizes, const T* gradient, double* total, T* weight_gradient, T* bias_gradient) {
+                   const double* sizes, const T* gradient, double* out, T* weight_gradient, T* bias_gradient) {
   const Layout& layout = a.layout;
   const Sums sums(layout);
   const int64_t width = sums.size + sums.scalars, weights = a.graphs * width, biases = weights + layout.channels;
@@ -193,7 +193,7 @@ void sum_gradients(const Arguments& a, const T* features, const T* weight, int64
     for (int64_t c = 0; c < layout.channels; ++c) total[weights + c] += weight_sums[c];
     for (int64_t c = 0; c < biased; ++c) total[biases + c] += gradient[r * layout.dim + c];
   });
-  std::copy_n(totals.begin(), weights, total);
+  std::copy_n(totals.begin(), weights, out);
   for (int64_t c = 0; c < layout.channels; ++c) weight_gradient[c] = totals[weights + c];
   for (int64_t c = 0; c < biased; ++c) bias_gradient[c] = totals[biases + c];
 }
@@ -248,18 +248,18 @@ Arguments told(const int64_t* numbers, const int64_t* rotations, const int64_t* 
   const int64_t *numbers, const int64_t *rotations, const int64_t *graph_of, int64_t rows, int64_t graphs, int64_t threads
 #define TOLD told(numbers, rotations, graph_of, rows, graphs, threads)
 #define DEFINE(T, NAME)                                                                                                 \
-  extern "C" void norm_means_##NAME(WHERE, const T* features, double* total) { sum_means<T>(TOLD, features, total); }   \
-  extern "C" void norm_squares_##NAME(WHERE, const T* features, const double* means, double* total) {                   \
-    sum_squares<T>(TOLD, features, means, total);                                                                       \
+  extern "C" void norm_means_##NAME(WHERE, const T* features, double* out) { sum_means<T>(TOLD, features, out); }       \
+  extern "C" void norm_squares_##NAME(WHERE, const T* features, const double* means, double* out) {                     \
+    sum_squares<T>(TOLD, features, means, out);                                                                         \
   }                                                                                                                     \
   extern "C" void norm_forward_##NAME(WHERE, const T* features, const T* weight, const T* bias, int64_t biased,         \
                                       const T* skip, const double* means, const double* sizes, T* out) {                \
     forward<T>(TOLD, features, weight, bias, biased, skip, means, sizes, out);                                          \
   }                                                                                                                     \
   extern "C" void norm_gradients_##NAME(WHERE, const T* features, const T* weight, int64_t biased, const double* means, \
-                                        const double* sizes, const T* gradient, double* total, T* weight_gradient,      \
+                                        const double* sizes, const T* gradient, double* out, T* weight_gradient,        \
                                         T* bias_gradient) {                                                             \
-    sum_gradients<T>(TOLD, features, weight, biased, means, sizes, gradient, total, weight_gradient, bias_gradient);    \
+    sum_gradients<T>(TOLD, features, weight, biased, means, sizes, gradient, out, weight_gradient, bias_gradient);      \
   }                                                                                                                     \
   extern "C" void norm_backward_##NAME(WHERE, const T* features, const T* weight, const double* means,                  \
                                        const double* sizes, const T* gradient, const double* counts,                    \
