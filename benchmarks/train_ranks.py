@@ -50,6 +50,7 @@ from deeph_tracegrad.training.batches import GraphLoader
 from deeph_tracegrad.training.distributed import Ranks, joined_ranks
 from deeph_tracegrad.training.gradients import GradientSum
 from deeph_tracegrad.training.interruption import Interruption
+from deeph_tracegrad.training.run_folder import RunFolder
 from deeph_tracegrad.training.state import WeightAverage
 
 CELLS = (3, 3, 1)
@@ -188,7 +189,7 @@ def configuration(arguments: argparse.Namespace, run: str) -> Config:
 
 def work(arguments: argparse.Namespace) -> None:
     """What each rank does."""
-    with joined_ranks(configuration(arguments, "none").training) as ranks:
+    with joined_ranks(configuration(arguments, "none")) as ranks:
         kinds = {
             "1 rank": (Ranks(0, 1, ranks.device), Alone()),
             f"{ranks.size} ranks": (ranks, Interruption()),
@@ -196,7 +197,9 @@ def work(arguments: argparse.Namespace) -> None:
             "no sums": (Silent(ranks.rank, ranks.size, ranks.device), Alone()),
         }
         sides = {
-            name: loop.Training(configuration(arguments, name), kind, request, resume=False)
+            name: loop.Training(
+                configuration(arguments, name), kind, request, RunFolder(arguments.folder / name), resume=False
+            )
             for name, (kind, request) in kinds.items()
         }
         sides["buckets"].gradients.bucket_bytes = BUCKET_BYTES

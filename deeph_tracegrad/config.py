@@ -296,12 +296,21 @@ class TrainingSettings(Section):
     schedule: ScheduleSettings = ScheduleSettings()
 
 
+class ParallelSettings(Section):
+    """How ranks divide the work."""
+
+    graph: PositiveInt = 1
+    """Ranks that share each structure of a batch, by its bonds, for structures too large for one; their number has to
+    be a multiple of it. 1: a rank has whole structures."""
+
+
 class Config(Section):
     """Everything that `deeph-tracegrad train` reads."""
 
     data: DataSettings = DataSettings()
     model: ModelSettings = ModelSettings()
     training: TrainingSettings = TrainingSettings()
+    parallel: ParallelSettings = ParallelSettings()
 
 
 PRESETS: Mapping[str, Config] = {

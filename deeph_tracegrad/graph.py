@@ -1,8 +1,9 @@
 """Crystals as graphs for the network, and how they are batched.
 
-Shape letters: N atoms, E edges, G graphs, T targets, D target coefficients.
+Shape letters: N atoms, E edges, R some of them, G graphs, T targets, D target coefficients.
 """
 
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from deeph_tracegrad.targets import TargetLayout
 
 # torch_geometric shifts attributes by their names; this table says what each attribute really counts.
 _COUNTS = {"edge_index": "atoms", "reverse_edge": "edges"}
+_OF_EDGES = {"edge_index", "edge_shift", "edge_vec", "edge_frame", "reverse_edge", "target"}
 
 
 class HamiltonianGraph(Data):
@@ -61,6 +63,16 @@ class HamiltonianGraph(Data):
     def pairs(self) -> np.ndarray:
         """(E, 5) int32, `[R1, R2, R3, i, j]` of each edge."""
         return torch.cat([self.edge_shift, self.edge_index.T], dim=1).cpu().numpy().astype(np.int32)
+
+    def on_edges(self, rows: torch.Tensor) -> "HamiltonianGraph":
+        """All atoms with some of the edges; rows: (R,) int64, of both edges of a bond or of none."""
+        part = copy(self)
+        for name in _OF_EDGES & set(self.keys()):
+            part[name] = self[name].index_select(self.__cat_dim__(name, None), rows)
+        number = torch.empty_like(self.reverse_edge)
+        number[rows] = torch.arange(len(rows))
+        part.reverse_edge = number[part.reverse_edge]
+        return part
 
     def __inc__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> int:
         """What is added to an attribute of the following graphs in a batch."""

@@ -10,8 +10,9 @@ from torch import Tensor
 from deeph_tracegrad.blocks import BlockMatrix
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.nn.network import HamiltonianNetwork
-from deeph_tracegrad.nn.parts import Partition, coefficients_of_parts
+from deeph_tracegrad.nn.parts import coefficients_of_parts
 from deeph_tracegrad.parallel import World
+from deeph_tracegrad.partition import Partition
 from deeph_tracegrad.samples import block_dtype
 
 PART_EDGES = 20_000

@@ -11,6 +11,33 @@ from pathlib import Path
 BIN = Path(sys.executable).parent
 MPIRUN, TORCHRUN, COMMAND = BIN / "mpirun", BIN / "torchrun", BIN / "deeph-tracegrad"
 
+# A program that trains with a configuration, into a folder, several times: "name key=value ...". Gradients are in
+# many buckets, as between machines. After "torch" the compiled kernels are left aside.
+TRAININGS = (
+    sys.executable,
+    "-c",
+    """
+import sys
+from deeph_tracegrad import cli
+from deeph_tracegrad.nn.kernels import library
+from deeph_tracegrad.training import gradients
+gradients._bucket_bytes = lambda ranks: 2000
+config, folder, *trainings = sys.argv[1:]
+for training in trainings:
+    if training == "torch":
+        library._library = lambda: None
+        continue
+    name, *settings = training.split()
+    settings = [f"training.run={folder}/{name}", *settings]
+    sys.argv = ["deeph-tracegrad", "train", config, *(word for each in settings for word in ("--set", each))]
+    try:
+        cli.main()
+    except SystemExit as leaving:
+        if leaving.code:
+            raise
+""",
+)
+
 # of a launcher that started the tests themselves
 _FOREIGN = ("PMI_", "PMIX_", "OMPI_", "SLURM_", "RANK", "WORLD_SIZE", "LOCAL_", "MASTER_")
 

@@ -1,6 +1,11 @@
-"""A configuration that trains a very small network in seconds."""
+"""A configuration that trains a very small network in seconds, and whether two trainings are the same."""
 
 from pathlib import Path
+
+import pytest
+
+from deeph_tracegrad.training.checkpoint import load_checkpoint
+from deeph_tracegrad.training.metrics import read_metrics
 
 
 def write_training(folder: Path, data: str) -> Path:
@@ -29,3 +34,16 @@ schedule = {{ warmup_epochs = 1 }}
 """
     )
     return path
+
+
+def assert_same_training(one: Path, other: Path) -> None:
+    """The same losses and weights, in double precision, as what these run folders hold."""
+    left, right = (load_checkpoint(folder / "last.pt").training for folder in (one, other))
+    for kind in ("network", "average"):
+        largest = max(weight.abs().max() for weight in left[kind].values())
+        for name, weight in left[kind].items():
+            assert (right[kind][name] - weight).abs().max() < 1e-10 * largest, name
+    for row, same in zip(*(read_metrics(folder / "metrics.csv") for folder in (one, other)), strict=True):
+        for name in row.keys() - {"edges_per_second"}:
+            if row[name] or same[name]:
+                assert float(same[name]) == pytest.approx(float(row[name]), rel=1e-10), name

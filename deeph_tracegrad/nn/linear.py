@@ -70,7 +70,7 @@ class IrrepLinear(nn.Module):
             parts = [
                 orderwise(features.index_select(0, rows), self._matrices(weight), self.source, self.target)
                 for weight, rows in kinds
-                if len(rows)
+                if len(rows) or not len(features)  # the part of a rank without edges: also then there is a gradient
             ]
             result = features.new_empty(len(features), self.target.dim)
             result = result.index_copy(0, members.order, torch.cat(parts))

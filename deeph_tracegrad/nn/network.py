@@ -16,6 +16,7 @@ from deeph_tracegrad.graph import HamiltonianGraph
 from deeph_tracegrad.nn.arrangement import Arrangement
 from deeph_tracegrad.nn.layout import Irrep, Layout
 from deeph_tracegrad.nn.linear import IrrepLinear
+from deeph_tracegrad.nn.norm import Rows, Total, alone
 from deeph_tracegrad.nn.order import TargetOrder
 from deeph_tracegrad.nn.output import Output
 from deeph_tracegrad.nn.radial import GaussianBasis
@@ -91,15 +92,17 @@ class HamiltonianNetwork(nn.Module):
         self._irreps = {irrep for update in updates for layout in update.layouts for irrep in layout.groups}
         self.order = TargetOrder(self.output, self.layout)
 
-    def forward(self, graph: HamiltonianGraph) -> Prediction:
-        """Predict H on every edge of a graph or batch.
+    def forward(self, graph: HamiltonianGraph, total: Total = alone) -> Prediction:
+        """Predict H on every edge of a graph or batch, or of a part of it that has all atoms and some of the bonds.
 
         Its `arrangement`, if it has one, saves finding it here, which waits for the device.
+
+        total: of the ranks that have the other parts, which all call this together.
         """
         arrangement = graph.get("arrangement") or Arrangement.of(graph, len(self.species))
         envelope = self.hamiltonian.envelope(graph)
         envelope = None if envelope is None else envelope.to(self.dtype)
-        geometry, length = self.geometry(graph, arrangement, envelope)
+        geometry, length = self.geometry(graph, arrangement, envelope, total)
         node = self.species.index_select(0, graph.species)
         edge = self.edge_embedding(length)
         invariants = []
@@ -135,7 +138,7 @@ class HamiltonianNetwork(nn.Module):
         return node, moved if self.settings.tracegrad.gradient else edge, z
 
     def geometry(
-        self, graph: HamiltonianGraph, arrangement: Arrangement, envelope: Tensor | None
+        self, graph: HamiltonianGraph, arrangement: Arrangement, envelope: Tensor | None, total: Total = alone
     ) -> tuple[Geometry, Tensor]:
         """What the updates share, for the edges in the network's order, and the edges' lengths (R,)."""
         vectors, frames, index = graph.edge_vec, graph.edge_frame, graph.edge_index
@@ -147,19 +150,20 @@ class HamiltonianNetwork(nn.Module):
         # both edges of a bond have the same
         on_site = index.shape[1] - 2 * arrangement.bonds.shape[1]
         distinct = torch.cat([torch.arange(on_site, device=index.device), arrangement.bonds[0]])
+        rotations = EdgeRotations(frames, self._irreps, self.dtype)
         atom_graph = graph.batch if graph.get("batch") is not None else torch.zeros_like(graph.species)
         geometry = Geometry(
             atoms=graph.num_nodes,
             on_site=on_site,
-            graphs=len(graph.cell),
             edge_index=index.contiguous(),
             bonds=arrangement.bonds,
-            rotations=EdgeRotations(frames, self._irreps, self.dtype),
+            rotations=rotations,
             radial=self.radial(length[distinct]),
             envelope=None if envelope is None else envelope[distinct],
             length_of=arrangement.length_of,
-            atom_graph=atom_graph,
-            edge_graph=atom_graph[index[0]],
+            atom_rows=Rows.of(atom_graph, len(graph.cell)),
+            edge_rows=Rows.of(atom_graph[index[0]], len(graph.cell), rotations, total),
+            total=total,
             atom_kinds=arrangement.atoms,
             edge_kinds=arrangement.edges,
         )

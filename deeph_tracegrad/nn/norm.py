@@ -3,6 +3,9 @@
 Shape letters: R rows (atoms or edges), G graphs, F features of a row, C channels, M components (2l+1 of each irrep).
 """
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +18,39 @@ from deeph_tracegrad.nn.rotations import EdgeRotations
 _EPSILON = 1e-5
 # Channels that symmetry makes zero have a size of zero, whose root has no finite slope.
 _TINY = 1e-30
+
+Total = Callable[[Tensor], Tensor]
+"""Sums a tensor over the ranks that share the edges of a graph; its gradient is the sum of their gradients."""
+
+
+def alone(values: Tensor) -> Tensor:
+    """The total where a rank has all edges."""
+    return values
+
+
+class Rows(NamedTuple):
+    """Which rows of features are of one graph, on this rank and on others.
+
+    graph_of: (R,) the graph of each row. counts: (G,) float64, rows of each graph, on all ranks together.
+    rotations: of the edges; None for atoms. total: of the ranks that share the rows.
+    """
+
+    graph_of: Tensor
+    counts: Tensor
+    rotations: EdgeRotations | None
+    total: Total
+
+    @classmethod
+    def of(cls, graph_of: Tensor, graphs: int, rotations: EdgeRotations | None = None, total: Total = alone) -> "Rows":
+        """Of so many graphs."""
+        ones = torch.ones_like(graph_of, dtype=torch.float64)
+        counts = total(ones.new_zeros(graphs).index_add(0, graph_of, ones))
+        return cls(graph_of, counts, rotations, total)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean over each graph's rows: (R, x) -> (G, x)."""
+        sums = values.new_zeros(len(self.counts), values.shape[1]).index_add(0, self.graph_of, values)
+        return self.total(sums) / self.counts.to(values)[:, None]
 
 
 class Norm(nn.Module):
@@ -57,19 +93,14 @@ class GraphNorm(Norm):
         self._split = [*scalars, layout.dim - sum(scalars)]
         self._kernel = NormKernel(layout, _EPSILON)
 
-    def forward(
-        self, features: Tensor, skip: Tensor, graph_of: Tensor, graphs: int, rotations: EdgeRotations | None = None
-    ) -> Tensor:
-        """The normed features plus the skipped ones: (R, F), (R, F) -> (R, F).
-
-        graph_of: (R,) the graph of each row. rotations: those of the edges; None for atoms.
-        """
+    def forward(self, features: Tensor, skip: Tensor, rows: Rows) -> Tensor:
+        """The normed features plus the skipped ones: (R, F), (R, F) -> (R, F)."""
         if compiled(features):
-            return self._kernel(features, self.weight, self.bias, skip, (graph_of, graphs, rotations))
-        means = _mean_of_graph(self.means(features, rotations), graph_of, graphs)[graph_of]
-        centred = self.centred(features, means, rotations)
-        squares = _mean_of_graph(self.squares(centred), graph_of, graphs)[graph_of]
-        return self.finished(self.scaled(centred, squares), skip)
+            return self._kernel(features, self.weight, self.bias, skip, rows)
+        means = rows.mean(self.means(features, rows.rotations))
+        centred = self.centred(features, means[rows.graph_of], rows.rotations)
+        squares = rows.mean(self.squares(centred))
+        return self.finished(self.scaled(centred, squares[rows.graph_of]), skip)
 
     def means(self, features: Tensor, rotations: EdgeRotations | None = None) -> Tensor:
         """Each row's means over channels in global coordinates, (R, M)."""
@@ -116,10 +147,3 @@ class LocalNorm(Norm):
         centred = torch.cat([features[:, :scalars] - mean, features[:, scalars:]], dim=1)
         inverse = torch.rsqrt(centred.square() @ averages + _EPSILON)
         return self.finished(centred * (inverse @ (averages > 0).to(features).T), skip)
-
-
-def _mean_of_graph(values: Tensor, graph_of: Tensor, graphs: int) -> Tensor:
-    """(R, x) -> (G, x)."""
-    total = values.new_zeros(graphs, values.shape[1]).index_add(0, graph_of, values)
-    rows = values.new_zeros(graphs).index_add(0, graph_of, torch.ones_like(values[:, 0]))
-    return total / rows.clamp(min=1)[:, None]

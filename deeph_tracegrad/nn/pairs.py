@@ -47,7 +47,7 @@ class ChannelPairs:
         """The products of both (R, F) times the weight (U, H), (R, H)."""
         out = one.new_empty(len(one), weight.shape[1])
         if self._compiled(weight):
-            self._call("pair_forms", one, other, len(one), weight, weight.shape[1], out)
+            self._call("pair_forms", one, other, len(one), weight, weight.shape[1], out=out)
         else:
             for rows in _rows(one):
                 out[rows] = self._products(one[rows], other[rows]) @ weight
@@ -57,7 +57,7 @@ class ChannelPairs:
         """Σ_hv s_h W_huv f_v: (R, F), (R, H), (U, H) -> (R, F)."""
         out = torch.empty_like(features)
         if self._compiled(weight):
-            self._call("pair_mixed", features, slope, len(features), weight, weight.shape[1], out)
+            self._call("pair_mixed", features, slope, len(features), weight, weight.shape[1], out=out)
         else:
             for rows in _rows(features):
                 out[rows] = self._times(slope[rows] @ weight.T, features[rows])
@@ -67,7 +67,7 @@ class ChannelPairs:
         """The products of both (R, F), transposed, times the gradient (R, H), (U, H)."""
         out = one.new_zeros(sum(self.sizes.values()), gradient.shape[1])
         if self._compiled(gradient):
-            self._call("pair_weights", one, other, gradient, *gradient.shape, out)
+            self._call("pair_weights", one, other, gradient, *gradient.shape, out=out)
         else:
             for rows in _rows(one):
                 out.addmm_(self._products(one[rows], other[rows]).T, gradient[rows])
@@ -76,10 +76,9 @@ class ChannelPairs:
     def _compiled(self, forms: Tensor) -> bool:
         return compiled(forms) and forms.shape[1] <= _FEW_FORMS
 
-    def _call(self, name: str, *arguments: Tensor | int) -> None:
-        *_, out = arguments
+    def _call(self, name: str, *arguments: Tensor | int, out: Tensor) -> None:
         contiguous = (each.contiguous() if isinstance(each, Tensor) else each for each in arguments)
-        kernel(name, out.dtype)(self._layout.plan, *contiguous, torch.get_num_threads())
+        kernel(name, out.dtype)(self._layout.plan, *contiguous, out, torch.get_num_threads())
 
     def _products(self, one: Tensor, other: Tensor) -> Tensor:
         """<a_u, b_v> + <a_v, b_u> for u < v, <a_u, b_u>: (R, F), (R, F) -> (R, U)."""

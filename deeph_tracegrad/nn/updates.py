@@ -1,6 +1,6 @@
 """The two updates of a DeepH-E3 block, with edge features in the edges' frames.
 
-Shape letters: N atoms, R edges, B bonds (edges off site, in pairs), G graphs, F features of a row, K radial functions.
+Shape letters: N atoms, R edges, B bonds (edges off site, in pairs), F features of a row, K radial functions.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from deeph_tracegrad.nn.kernels.convolution import ConvolutionKernel
 from deeph_tracegrad.nn.kernels.library import compiled
 from deeph_tracegrad.nn.layout import Irrep, Layout
 from deeph_tracegrad.nn.linear import SCALAR, IrrepLinear
-from deeph_tracegrad.nn.norm import GraphNorm, LocalNorm
+from deeph_tracegrad.nn.norm import GraphNorm, LocalNorm, Rows, Total
 from deeph_tracegrad.nn.radial import RadialWeights
 from deeph_tracegrad.nn.rotations import EdgeRotations
 from deeph_tracegrad.nn.tensor_product import EdgeFrameProduct, reachable
@@ -26,25 +26,25 @@ from deeph_tracegrad.nn.tensor_product import EdgeFrameProduct, reachable
 class Geometry:
     """What all updates of one forward pass share. The edges are on-site first, in the order of the atoms.
 
-    atoms: N, on_site: how many edges are; those of the first atoms, where a part of a crystal has not all of them.
+    atoms: N, on_site: how many edges are; fewer than the atoms in a part of a crystal.
     edge_index: (2, R). bonds: (2, B), the edges of each, one in each direction.
     radial: (on_site + B, K), of the on-site edges and the bonds. envelope: (on_site + B, 1), what messages are
         multiplied by; None for 1. length_of: (R,) where each edge's functions of the length are among these.
-    atom_graph: (N,), edge_graph: (R,), the graph of each row; graphs: G.
+    atom_rows, edge_rows: the graphs that these are of. total: of the ranks that share the edges; each has all atoms.
     atom_kinds, edge_kinds: rows of each species, and of each ordered species pair; None with one species.
     """
 
     atoms: int
     on_site: int
-    graphs: int
     edge_index: Tensor
     bonds: Tensor
     rotations: EdgeRotations
     radial: Tensor
     envelope: Tensor | None
     length_of: Tensor
-    atom_graph: Tensor
-    edge_graph: Tensor
+    atom_rows: Rows
+    edge_rows: Rows
+    total: Total
     atom_kinds: Members | None
     edge_kinds: Members | None
 
@@ -124,9 +124,9 @@ class NodeUpdate(Update):
 
     def forward(self, node: Tensor, edge: Tensor, geometry: Geometry) -> Tensor:
         """(N, F), (R, F) -> (N, F)."""
-        total = self.convolution(self.before(node), edge, geometry, summed=True)
-        update = self.updated(node, total, geometry.atom_kinds)
-        return self.norm(update, self.skip(node), geometry.atom_graph, geometry.graphs)
+        messages = self.convolution(self.before(node), edge, geometry, summed=True)
+        update = self.updated(node, geometry.total(messages), geometry.atom_kinds)
+        return self.norm(update, self.skip(node), geometry.atom_rows)
 
     def updated(self, node: Tensor, total: Tensor, kinds: Members | None) -> Tensor:
         """The new features before norm and skip, (N, F). total: (N, F), the sum of each atom's messages."""
@@ -142,7 +142,7 @@ class EdgeUpdate(Update):
     def forward(self, node: Tensor, edge: Tensor, geometry: Geometry) -> Tensor:
         """(N, F), (R, F) -> (R, F)."""
         update = self.updated(node, edge, geometry)
-        return self.norm(update, self.skip(edge), geometry.edge_graph, geometry.graphs, geometry.rotations)
+        return self.norm(update, self.skip(edge), geometry.edge_rows)
 
     def updated(self, node: Tensor, edge: Tensor, geometry: Geometry) -> Tensor:
         """The new features before norm and skip, (R, F)."""

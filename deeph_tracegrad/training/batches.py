@@ -1,6 +1,6 @@
 """Batches by an edge budget, divided among the ranks, read ahead of their use.
 
-A batch is the same whatever the number of ranks; only who computes which of its samples differs.
+A batch is the same whatever the number of ranks; only who computes which of its samples, or of their edges, differs.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,6 +14,7 @@ from deeph_tracegrad.config import TraceGradSettings
 from deeph_tracegrad.dataset import GraphDataset
 from deeph_tracegrad.graph import HamiltonianGraph
 from deeph_tracegrad.nn.arrangement import Arrangement
+from deeph_tracegrad.partition import divided
 from deeph_tracegrad.targets import TargetLayout
 from deeph_tracegrad.training.labels import trace_labels
 
@@ -40,7 +41,7 @@ def pack(samples: Sequence[int], edge_counts: np.ndarray, max_edges: int) -> lis
 
 
 def share(batch: Sequence[int], edge_counts: np.ndarray, rank: int, size: int) -> list[int]:
-    """The samples of a batch that one rank computes; edges are balanced, and a rank may get none."""
+    """The samples of a batch that one rank, or group of ranks, computes; edges are balanced, and one may get none."""
     loads = np.zeros(size, dtype=np.int64)
     mine = []
     for sample in sorted(batch, key=lambda sample: -edge_counts[sample]):  # the largest first, to the least loaded
@@ -55,7 +56,8 @@ class GraphLoader:
     """Reads samples as batches on a device, one batch ahead of the one in use.
 
     Targets and labels are in `dtype`; the geometry stays in double precision until the network takes it.
-    tracegrad: what to add trace labels for.
+
+    tracegrad: what to add trace labels for. part, parts: which of so many parts of the edges of each sample is read.
     """
 
     def __init__(
@@ -66,12 +68,15 @@ class GraphLoader:
         tracegrad: TraceGradSettings,
         *,
         in_memory: bool,
+        part: int = 0,
+        parts: int = 1,
     ) -> None:
         self._dataset = dataset
         self._layout = TargetLayout(dataset.basis, dataset.spin)
         self._tracegrad = tracegrad
         self._device = device
         self._dtype = dtype
+        self._part, self._parts = part, parts
         self._kept: dict[int, HamiltonianGraph] | None = {} if in_memory else None
 
     def batches(self, shares: Sequence[Sequence[int]]) -> Iterator[HamiltonianGraph | None]:
@@ -97,6 +102,9 @@ class GraphLoader:
         if self._kept is not None and sample in self._kept:
             return self._kept[sample]
         graph = self._dataset[sample]
+        if self._parts > 1:
+            rows = divided(graph.edge_index[0].numpy(), graph.reverse_edge.numpy(), self._parts)[self._part]
+            graph = graph.on_edges(torch.from_numpy(rows))
         if self._tracegrad.enabled:
             graph.trace_labels = trace_labels(graph.target, self._layout, self._tracegrad).to(self._dtype)
         graph.target = graph.target.to(self._dtype)

@@ -1,32 +1,63 @@
-"""Several ranks that train one network: each has all weights and a share of every batch, and gradients are summed."""
+"""Several ranks that train one network: each has all weights and a share of every batch, and gradients are summed.
+
+A share is some structures of the batch, or, where ranks work in groups, a part of the edges of some structures.
+"""
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed
 from torch import Tensor
-from torch.distributed import Work
+from torch.autograd.function import once_differentiable
+from torch.distributed import ProcessGroup, Work
 
-from deeph_tracegrad.config import TrainingSettings
+from deeph_tracegrad.config import Config
+from deeph_tracegrad.console import count
 from deeph_tracegrad.devices import select_device
 from deeph_tracegrad.errors import ConfigError, LaunchError, PreemptionError
 from deeph_tracegrad.parallel import world
 from deeph_tracegrad.rendezvous import Meeting, connect
 from deeph_tracegrad.torchrun import TorchWorld
+from deeph_tracegrad.training.batches import share
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """The ranks of this training, each with its device. meeting: None where there is one rank."""
+    """The ranks of this training, each with its device. meeting: None where there is one rank.
+
+    parts: the size of the groups of consecutive ranks that share each structure; group: this rank's, if there are any.
+    """
 
     rank: int
     size: int
     device: torch.device
     meeting: Meeting | None = None
+    parts: int = 1
+    group: ProcessGroup | None = None
+
+    @property
+    def part(self) -> int:
+        """Which part of a structure this rank has."""
+        return self.rank % self.parts
+
+    def describe(self) -> str:
+        """How many there are."""
+        groups = f" in groups of {self.parts}" if self.parts > 1 else ""
+        return f"{count(self.size, 'rank')}{groups}"
+
+    def share(self, batch: Sequence[int], edge_counts: np.ndarray) -> list[int]:
+        """The samples of a batch that this rank, or its group, computes."""
+        return share(batch, edge_counts, self.rank // self.parts, self.size // self.parts)
+
+    def group_sum(self, values: Tensor) -> Tensor:
+        """The sum over this rank's group, on every rank of it; the gradient is the sum of their gradients."""
+        return values if self.group is None else _GroupSum.apply(values, self.group)
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over all ranks, on every rank, in place."""
@@ -45,14 +76,40 @@ class Ranks:
         return values
 
 
+class _GroupSum(torch.autograd.Function):
+    """Each rank differentiates its own copy of what follows, so the gradient of a term is that of all copies."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, group: ProcessGroup) -> Tensor:
+        ctx.group = group
+        return _summed(values, group)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return _summed(gradient, ctx.group), None
+
+
+def _summed(values: Tensor, group: ProcessGroup) -> Tensor:
+    total = values.clone(memory_format=torch.contiguous_format)
+    torch.distributed.all_reduce(total, group=group)
+    return total
+
+
 @contextmanager
-def joined_ranks(settings: TrainingSettings) -> Iterator[Ranks]:
+def joined_ranks(config: Config) -> Iterator[Ranks]:
     """The ranks of this run, joined in a process group of torch (nccl on GPUs, gloo on CPUs) while the block runs.
 
     Raises:
-        ConfigError: there is no such device, or more ranks on a machine than GPUs.
+        ConfigError: there is no such device, more ranks on a machine than GPUs, or ranks that make no whole groups.
         LaunchError: the ranks do not find or reach each other.
     """
+    settings, parts = config.training, config.parallel.graph
+    if world().size % parts:
+        raise ConfigError(
+            f"parallel.graph = {parts} needs a multiple of {parts} ranks, and there {_are(world().size)}: start "
+            f"{-(-world().size // parts) * parts}, or set parallel.graph=1"
+        )
     device = select_device(settings.device)
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -67,7 +124,8 @@ def joined_ranks(settings: TrainingSettings) -> Iterator[Ranks]:
         _require_own_gpu(device)
     meeting = _joined("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield Ranks(world().rank, world().size, device, meeting)
+        group = torch.distributed.new_subgroups(parts)[0] if parts > 1 else None
+        yield Ranks(world().rank, world().size, device, meeting, parts, group)
     except (KeyboardInterrupt, PreemptionError):  # on all ranks alike
         _leave()
         raise
@@ -113,6 +171,10 @@ def _require_own_gpu(device: torch.device) -> None:
         raise ConfigError(
             f"{len(cards)} ranks share {len(set(cards))} GPUs: start one rank a GPU, or set training.device=cpu"
         )
+
+
+def _are(ranks: int) -> str:
+    return "is 1" if ranks == 1 else f"are {ranks}"
 
 
 def _leave() -> None:

@@ -1,7 +1,7 @@
 """The training loop.
 
 All ranks run it in step: each computes its share of every batch, errors and gradients are summed, and each then makes
-the same update. Only the main rank writes.
+the same update. Only the main rank writes. Ranks of a group have the same structures, and each some of their edges.
 """
 
 import math
@@ -20,7 +20,7 @@ from deeph_tracegrad.devices import device_name, enough_memory
 from deeph_tracegrad.errors import PreemptionError, TrainingError
 from deeph_tracegrad.graph import HamiltonianGraph
 from deeph_tracegrad.parallel import world
-from deeph_tracegrad.training.batches import GraphLoader, pack, share, shuffled
+from deeph_tracegrad.training.batches import GraphLoader, pack, shuffled
 from deeph_tracegrad.training.checkpoint import Checkpoint, library_versions, load_checkpoint
 from deeph_tracegrad.training.distributed import Ranks, joined_ranks, lost_ranks_named
 from deeph_tracegrad.training.gradients import GradientSum
@@ -46,11 +46,14 @@ def train(config: Config, *, resume: Resume) -> None:
         KeyboardInterrupt: the user asked it to stop; last.pt has its state.
         PreemptionError: the queue asked it to stop; last.pt has its state.
     """
-    advice = f"lower data.max_edges, now {config.data.max_edges}, or use more ranks or a smaller network"
+    advice = (
+        f"lower data.max_edges, now {config.data.max_edges}, use more ranks (with parallel.graph, now "
+        f"{config.parallel.graph}, for one large structure), training.recompute or a smaller network"
+    )
     folder = RunFolder(config.training.run)
     with (
         folder.faults(),
-        joined_ranks(config.training) as ranks,
+        joined_ranks(config) as ranks,
         interruption() as request,  # around the next: a launcher that sees a rank lost signals those that tell of it
         lost_ranks_named(ranks),
         enough_memory(advice),
@@ -74,8 +77,15 @@ class Training:
         self.parameters = list(self.state.network.parameters())
         self.gradients = GradientSum(self.parameters, ranks)
         dtype = getattr(torch, self.settings.dtype)
-        tracegrad, in_memory = config.model.tracegrad, config.data.in_memory
-        self.loader = GraphLoader(self.dataset, ranks.device, dtype, tracegrad, in_memory=in_memory)
+        self.loader = GraphLoader(
+            self.dataset,
+            ranks.device,
+            dtype,
+            config.model.tracegrad,
+            in_memory=config.data.in_memory,
+            part=ranks.part,
+            parts=ranks.parts,
+        )
         self.folder = folder
         labels = self.split.labels(self.dataset.labels)
         facts = {**library_versions(), "device": device_name(ranks.device), "ranks": str(ranks.size)}
@@ -138,7 +148,8 @@ class Training:
         state = self.state
         errors = torch.zeros_like(state.sums)
         if graph is not None:
-            errors = error_sums(state.network(graph), graph, state.network.layout, self.loss)
+            prediction = state.network(graph, self.ranks.group_sum)
+            errors = error_sums(prediction, graph, state.network.layout, self.loss)
         total = self.ranks.sum(errors.detach().clone())
         state.optimizer.zero_grad()
         if graph is not None:
@@ -182,7 +193,7 @@ class Training:
         batches = pack(self.split.validation, self.edge_counts, self.config.data.max_edges)
         for graph in self.loader.batches(self._shares(batches)):
             if graph is not None:
-                prediction = network(graph)
+                prediction = network(graph, self.ranks.group_sum)
                 sums[:NUM_SUMS] += error_sums(prediction, graph, network.layout)
                 errors = network.layout.element_errors(prediction.coefficients - graph.target, graph)
                 sums[NUM_SUMS] += (errors * network.layout.element_mask(graph)).sum()
@@ -237,7 +248,7 @@ class Training:
 
     def _shares(self, batches: list[list[int]]) -> list[list[int]]:
         """What this rank computes of each batch."""
-        return [share(batch, self.edge_counts, self.ranks.rank, self.ranks.size) for batch in batches]
+        return [self.ranks.share(batch, self.edge_counts) for batch in batches]
 
     def _save(self, name: str, metrics: EpochMetrics | None) -> None:
         if world().is_main:
@@ -272,11 +283,11 @@ class Training:
         weights = sum(parameter.numel() for parameter in self.parameters)
         edges = self.edge_counts[list(split.train)].sum()
         self.folder.say(
-            f"{device_name(ranks.device)}, {count(ranks.size, 'rank')}; {weights} weights in {self.settings.dtype}; "
+            f"{device_name(ranks.device)}, {ranks.describe()}; {weights} weights in {self.settings.dtype}; "
             f"{count(len(split.train), 'sample')} of {edges} edges to train on, {len(split.validation)} to validate, "
             f"{len(split.test)} to test; {self.dataset.basis.describe()}, spin {self.dataset.spin}"
         )
-        self.folder.note(Event.STARTED, self.state.epoch, f"{device_name(ranks.device)}, {count(ranks.size, 'rank')}")
+        self.folder.note(Event.STARTED, self.state.epoch, f"{device_name(ranks.device)}, {ranks.describe()}")
         self.folder.say(HEADER)
 
     def _summarise(self, seconds: float) -> None:

@@ -15,7 +15,8 @@ from deeph_tracegrad.dataset import GraphDataset
 from deeph_tracegrad.training.checkpoint import load_checkpoint
 from deeph_tracegrad.training.losses import error_sums
 from deeph_tracegrad.training.metrics import read_metrics
-from training_file import write_training
+from launching import TRAININGS
+from training_file import assert_same_training, write_training
 
 BIN = Path(sys.executable).parent
 MPIRUN, COMMAND = BIN / "mpirun", BIN / "deeph-tracegrad"
@@ -38,23 +39,6 @@ def on_ranks(size: int, *arguments: object, program: Sequence[str]) -> subproces
     )
 
 
-# Several trainings in one start; gradients in many buckets, as between machines.
-TRAININGS = """
-import sys
-from deeph_tracegrad import cli
-from deeph_tracegrad.training import gradients
-gradients._bucket_bytes = lambda ranks: 2000
-config, folder, *trainings = sys.argv[1:]
-for training in trainings:
-    name, *settings = training.split()
-    settings = [f"training.run={folder}/{name}", *settings]
-    sys.argv = ["deeph-tracegrad", "train", config, *(word for each in settings for word in ("--set", each))]
-    try:
-        cli.main()
-    except SystemExit as leaving:
-        if leaving.code:
-            raise
-"""
 STEPS = 20
 CASES = {
     "traced": "model.tracegrad.loss_weight=0.3",
@@ -98,7 +82,7 @@ test = 0.0
     folders = {size: folder / str(size) for size in (1, 2, 3)}
     for size, runs in folders.items():
         names = [f"{name} {shared} {settings}" for name, settings in CASES.items()]
-        done = on_ranks(size, config, runs, *names, program=(sys.executable, "-c", TRAININGS))
+        done = on_ranks(size, config, runs, *names, program=TRAININGS)
         assert done.returncode == 0, done.stderr
         assert f"{size} rank" in done.stdout
         # the main rank alone speaks
@@ -112,17 +96,8 @@ test = 0.0
 def test_ranks_train_as_one(trainings: dict[int, Path], case: str, size: int) -> None:
     """With samples of two sizes, and batches of fewer samples than ranks, so that some have nothing to do."""
     alone, together = (trainings[number] / case for number in (1, size))
-    content = [load_checkpoint(folder / "last.pt").training for folder in (alone, together)]
-    assert content[0]["average_updates"] >= STEPS
-    for kind in ("network", "average"):
-        weights = [part[kind] for part in content]
-        largest = max(weight.abs().max() for weight in weights[0].values())
-        for name, weight in weights[0].items():
-            assert (weights[1][name] - weight).abs().max() < 1e-10 * largest, name
-    for left, right in zip(*(read_metrics(folder / "metrics.csv") for folder in (alone, together)), strict=True):
-        for name in left.keys() - {"edges_per_second"}:
-            if left[name] or right[name]:
-                assert float(right[name]) == pytest.approx(float(left[name]), rel=1e-10), name
+    assert load_checkpoint(alone / "last.pt").training["average_updates"] >= STEPS
+    assert_same_training(alone, together)
 
 
 @pytest.mark.slow

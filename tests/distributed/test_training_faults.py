@@ -118,10 +118,12 @@ def test_a_killed_rank_ends_the_others(tiny_training: Path, tmp_path: Path, laun
 
 
 @pytest.mark.slow
-def test_a_lost_rank_is_named_where_no_launcher_watches(tiny_training: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("group", [1, 2])
+def test_a_lost_rank_is_named_where_no_launcher_watches(group: int, tiny_training: Path, tmp_path: Path) -> None:
     """As under srun without --kill-on-bad-exit."""
+    endless = (*ENDLESS, "--set", f"parallel.graph={group}")
     shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    ranks = [start((), "train", tiny_training, *ENDLESS, **shared, RANK=rank, LOCAL_RANK=rank) for rank in ("0", "1")]
+    ranks = [start((), "train", tiny_training, *endless, **shared, RANK=rank, LOCAL_RANK=rank) for rank in ("0", "1")]
     wait_until((tmp_path / "run" / "last.pt").exists, ranks[0])
     ranks[1].kill()
     killed = time.monotonic()

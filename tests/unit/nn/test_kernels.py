@@ -13,6 +13,7 @@ from deeph_tracegrad.nn.kernels.squares import weighted_squares
 from deeph_tracegrad.nn.layout import Irrep, Layout
 from deeph_tracegrad.nn.linear import IrrepLinear
 from deeph_tracegrad.nn.network import HamiltonianNetwork
+from deeph_tracegrad.nn.norm import Rows, alone
 from deeph_tracegrad.nn.rotations import EdgeRotations
 from deeph_tracegrad.nn.updates import EdgeConvolution, Geometry, Sizes
 from deeph_tracegrad.orbitals import SpinMode
@@ -159,7 +160,8 @@ def test_activations_over_the_whole_range(dtype, torch_only):
     none, index = torch.zeros(4, dtype=torch.int64), torch.arange(4).expand(2, 4).contiguous()
     bonds, length_of = torch.empty(2, 0, dtype=torch.int64), torch.arange(4)
     radial = torch.ones(4, 3, dtype=dtype)
-    geometry = Geometry(4, 4, 1, index, bonds, rotations, radial, None, length_of, none, none, None, None)
+    rows = Rows.of(none, 1)
+    geometry = Geometry(4, 4, index, bonds, rotations, radial, None, length_of, rows, rows, alone, None, None)
     sizes = torch.tensor([1e-30, 1e-3, 1.0, 300.0], dtype=dtype)[:, None]
     node, edge = torch.zeros(4, 4, dtype=dtype), (torch.randn(4, 60) * sizes).to(dtype)
     ours = module(node, edge, geometry, summed=False)

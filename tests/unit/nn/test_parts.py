@@ -13,9 +13,9 @@ from deeph_tracegrad.graph import build_graph
 from deeph_tracegrad.inference import parts as inference_parts
 from deeph_tracegrad.inference.parts import hamiltonian_in_parts
 from deeph_tracegrad.nn.network import HamiltonianNetwork
-from deeph_tracegrad.nn.parts import Partition
 from deeph_tracegrad.orbitals import SpinMode
 from deeph_tracegrad.parallel import World
+from deeph_tracegrad.partition import Partition
 from materials import random_material
 
 TRUNK = "8x0e+4x0o+6x1o+4x1e+4x2e"

@@ -1,4 +1,5 @@
-// DeepH-E3's layer norm over whole graphs (nn/norm.py), with the sum with the skipped features.
+// DeepH-E3's layer norm over whole graphs (nn/norm.py), with the sum with the skipped features. Between its stages the
+// caller sums over the ranks that have rows of a graph.
 #include <cmath>
 
 #include "layout.hpp"
@@ -6,21 +7,21 @@
 namespace {
 
 struct Arguments {
-  const Layout& layout;
+  Layout layout;
   const int64_t* rotations;  // null for atoms
   const int64_t* graph_of;
   int64_t rows, graphs;
-  double epsilon;
   int threads;
 };
 
 struct Sums {
   std::vector<int64_t> start;  // of each group's components
-  int64_t size = 0;
+  int64_t size = 0, scalars = 0;  // scalars: groups, the first ones
   explicit Sums(const Layout& layout) {
     for (const Group& group : layout.groups) {
       start.push_back(size);
       size += group.size();
+      scalars += group.degree == 0;
     }
   }
 };
@@ -32,12 +33,6 @@ inline int64_t share(int64_t rows, int thread, int threads) { return rows * thre
 void gather_parts(const std::vector<std::vector<double>>& parts, std::vector<double>& total) {
   for (const auto& part : parts)
     for (size_t k = 0; k < total.size(); ++k) total[k] += part[k];
-}
-
-std::vector<double> rows_of(const Arguments& a) {
-  std::vector<double> rows(a.graphs, 0.0);
-  for (int64_t r = 0; r < a.rows; ++r) rows[a.graph_of[r]] += 1.0;
-  return rows;
 }
 
 template <class T>
@@ -94,51 +89,54 @@ std::vector<double> summed(const Arguments& a, int64_t width, Add add) {
   return total;
 }
 
-// means: (graphs, sums), in global coordinates. sizes: (graphs, groups), 1 where nothing is scaled.
+// out: (graphs, sums), of the rows' means over channels, in global coordinates.
 template <class T>
-void forward(const Arguments& a, const T* features, const T* weight, const T* bias, int64_t biased, const T* skip, T* out,
-             double* means, double* sizes) {
+void sum_means(const Arguments& a, const T* features, double* out) {
   const Layout& layout = a.layout;
   const Sums sums(layout);
-  const int64_t groups = layout.groups.size();
-  const std::vector<double> rows = rows_of(a);
   const std::vector<double> totals = summed(a, a.graphs * sums.size, [&](int64_t r, double* total) {
     double values[kLargestSize];
-    for (int64_t g = 0; g < groups; ++g) {
+    for (size_t g = 0; g < layout.groups.size(); ++g) {
       const Group& group = layout.groups[g];
       for (int64_t p = 0; p < group.size(); ++p)
-        values[p] = sum_of(features + r * layout.dim + group.place[p], group.channels);
+        values[p] = sum_of(features + r * layout.dim + group.place[p], group.channels) / group.channels;
       add_global<T>(a, group, r, values, total + a.graph_of[r] * sums.size + sums.start[g]);
     }
   });
-  for (int64_t n = 0; n < a.graphs; ++n)
-    for (int64_t g = 0; g < groups; ++g)
-      for (int64_t p = 0; p < layout.groups[g].size(); ++p)
-        means[n * sums.size + sums.start[g] + p] =
-            totals[n * sums.size + sums.start[g] + p] / (std::max(rows[n], 1.0) * layout.groups[g].channels);
-  const std::vector<double> squares = summed(a, a.graphs * groups, [&](int64_t r, double* total) {
-    for (int64_t g = 0; g < groups && layout.groups[g].degree == 0; ++g) {
+  std::copy(totals.begin(), totals.end(), out);
+}
+
+// out: (graphs, scalars), of the rows' mean squares over channels. means: (graphs, sums), of the graphs.
+template <class T>
+void sum_squares(const Arguments& a, const T* features, const double* means, double* out) {
+  const Layout& layout = a.layout;
+  const Sums sums(layout);
+  const std::vector<double> totals = summed(a, a.graphs * sums.scalars, [&](int64_t r, double* total) {
+    for (int64_t g = 0; g < sums.scalars; ++g) {
       const Group& group = layout.groups[g];
       const T* values = features + r * layout.dim + group.place[0];
       const T mean = means[a.graph_of[r] * sums.size + sums.start[g]];
       T sum = 0;
       for (int64_t c = 0; c < group.channels; ++c) sum += (values[c] - mean) * (values[c] - mean);
-      total[a.graph_of[r] * groups + g] += sum;
+      total[a.graph_of[r] * sums.scalars + g] += sum / double(group.channels);
     }
   });
-  for (int64_t n = 0; n < a.graphs; ++n)
-    for (int64_t g = 0; g < groups; ++g)
-      sizes[n * groups + g] =
-          layout.groups[g].degree
-              ? 1.0
-              : std::sqrt(squares[n * groups + g] / (std::max(rows[n], 1.0) * layout.groups[g].channels)) + a.epsilon;
+  std::copy(totals.begin(), totals.end(), out);
+}
+
+// sizes: (graphs, scalars), what scalars are divided by.
+template <class T>
+void forward(const Arguments& a, const T* features, const T* weight, const T* bias, int64_t biased, const T* skip,
+             const double* means, const double* sizes, T* out) {
+  const Layout& layout = a.layout;
+  const Sums sums(layout);
 #pragma omp parallel for num_threads(a.threads) schedule(static)
   for (int64_t r = 0; r < a.rows; ++r) {
     T local[kLargestSize];
-    for (int64_t g = 0; g < groups; ++g) {
+    for (int64_t g = 0; g < int64_t(layout.groups.size()); ++g) {
       const Group& group = layout.groups[g];
       into_frame<T>(a, group, r, means + a.graph_of[r] * sums.size + sums.start[g], local);
-      const T inverse = 1.0 / sizes[a.graph_of[r] * groups + g];
+      const T inverse = g < sums.scalars ? 1.0 / sizes[a.graph_of[r] * sums.scalars + g] : 1.0;
       for (int64_t p = 0; p < group.size(); ++p) {
         const int64_t at = r * layout.dim + group.place[p];
         for (int64_t c = 0; c < group.channels; c += kLanes<T>) {
@@ -153,26 +151,24 @@ void forward(const Arguments& a, const T* features, const T* weight, const T* bi
   }
 }
 
-// Gradients of the features, and of weight (C) and bias.
+// out: (graphs, sums + scalars), the gradients of the means, then the products of gradients and centred scalars.
+// weight_gradient (C) and bias_gradient are those of these rows.
 template <class T>
-void backward(const Arguments& a, const T* features, const T* weight, int64_t biased, const double* means,
-              const double* sizes, const T* gradient, T* feature_gradient, T* weight_gradient, T* bias_gradient) {
+void sum_gradients(const Arguments& a, const T* features, const T* weight, int64_t biased, const double* means,
+                   const double* sizes, const T* gradient, double* out, T* weight_gradient, T* bias_gradient) {
   const Layout& layout = a.layout;
   const Sums sums(layout);
-  const int64_t groups = layout.groups.size();
-  const std::vector<double> rows = rows_of(a);
-  // of each graph: the gradients of its means, then the products of gradients and centred scalars; then weight, bias
-  const int64_t products = a.graphs * sums.size, weights = products + a.graphs * groups, biases = weights + layout.channels;
+  const int64_t width = sums.size + sums.scalars, weights = a.graphs * width, biases = weights + layout.channels;
   const std::vector<double> totals = summed(a, biases + biased, [&](int64_t r, double* total) {
     static thread_local Scratch<T> weight_memory;
     T* weight_sums = cleared(weight_memory, layout.channels);
     T local[kLargestSize];
     double values[kLargestSize];
     const int64_t graph = a.graph_of[r];
-    for (int64_t g = 0; g < groups; ++g) {
+    for (int64_t g = 0; g < int64_t(layout.groups.size()); ++g) {
       const Group& group = layout.groups[g];
       into_frame<T>(a, group, r, means + graph * sums.size + sums.start[g], local);
-      const T inverse = 1.0 / sizes[graph * groups + g];
+      const T inverse = g < sums.scalars ? 1.0 / sizes[graph * sums.scalars + g] : 1.0;
       T product = 0;
       for (int64_t p = 0; p < group.size(); ++p) {
         const T* x = features + r * layout.dim + group.place[p];
@@ -191,32 +187,42 @@ void backward(const Arguments& a, const T* features, const T* weight, int64_t bi
         values[p] = total_of<T>(sum) * inverse;
         product += total_of<T>(along);
       }
-      if (group.degree == 0) total[products + graph * groups + g] += product;
-      add_global<T>(a, group, r, values, total + graph * sums.size + sums.start[g]);
+      if (g < sums.scalars) total[graph * width + sums.size + g] += product;
+      add_global<T>(a, group, r, values, total + graph * width + sums.start[g]);
     }
     for (int64_t c = 0; c < layout.channels; ++c) total[weights + c] += weight_sums[c];
     for (int64_t c = 0; c < biased; ++c) total[biases + c] += gradient[r * layout.dim + c];
   });
+  std::copy_n(totals.begin(), weights, out);
   for (int64_t c = 0; c < layout.channels; ++c) weight_gradient[c] = totals[weights + c];
   for (int64_t c = 0; c < biased; ++c) bias_gradient[c] = totals[biases + c];
+}
+
+// counts: (graphs), rows of each. totals: as `sum_gradients` gives them, of all rows.
+template <class T>
+void backward(const Arguments& a, const T* features, const T* weight, const double* means, const double* sizes,
+              const T* gradient, const double* counts, const double* totals, double epsilon, T* feature_gradient) {
+  const Layout& layout = a.layout;
+  const Sums sums(layout);
+  const int64_t width = sums.size + sums.scalars;
 #pragma omp parallel for num_threads(a.threads) schedule(static)
   for (int64_t r = 0; r < a.rows; ++r) {
     T local[kLargestSize], shift[kLargestSize];
     double mean_gradient[kLargestSize];
     const int64_t graph = a.graph_of[r];
-    for (int64_t g = 0; g < groups; ++g) {
+    for (int64_t g = 0; g < int64_t(layout.groups.size()); ++g) {
       const Group& group = layout.groups[g];
-      const double count_of_graph = rows[graph] * group.channels, size = sizes[graph * groups + g];
+      const double values = counts[graph] * group.channels;
       into_frame<T>(a, group, r, means + graph * sums.size + sums.start[g], local);
-      for (int64_t p = 0; p < group.size(); ++p)
-        mean_gradient[p] = totals[graph * sums.size + sums.start[g] + p] / count_of_graph;
+      for (int64_t p = 0; p < group.size(); ++p) mean_gradient[p] = totals[graph * width + sums.start[g] + p] / values;
       into_frame<T>(a, group, r, mean_gradient, shift);
-      // of the size: d size / d x = centred / (count (size - epsilon))
-      const double spread = size - a.epsilon;
-      const T pull = group.degree || spread <= 0.0
-                         ? 0.0
-                         : totals[products + graph * groups + g] / (size * size * spread * count_of_graph);
-      const T inverse = 1.0 / size;
+      T inverse = 1, pull = 0;
+      if (g < sums.scalars) {
+        const double size = sizes[graph * sums.scalars + g], spread = size - epsilon;
+        inverse = 1.0 / size;
+        // of the size: d size / d x = centred / (values (size - epsilon))
+        if (spread > 0.0) pull = totals[graph * width + sums.size + g] / (size * size * spread * values);
+      }
       for (int64_t p = 0; p < group.size(); ++p) {
         const int64_t at = r * layout.dim + group.place[p];
         for (int64_t c = 0; c < group.channels; c += kLanes<T>) {
@@ -230,27 +236,35 @@ void backward(const Arguments& a, const T* features, const T* weight, int64_t bi
   }
 }
 
+Arguments told(const int64_t* numbers, const int64_t* rotations, const int64_t* graph_of, int64_t rows, int64_t graphs,
+               int64_t threads) {
+  Plan plan(numbers);
+  return {Layout(plan), rotations, graph_of, rows, graphs, int(threads)};
+}
+
 }  // namespace
 
+#define WHERE                                                                                                           \
+  const int64_t *numbers, const int64_t *rotations, const int64_t *graph_of, int64_t rows, int64_t graphs, int64_t threads
+#define TOLD told(numbers, rotations, graph_of, rows, graphs, threads)
 #define DEFINE(T, NAME)                                                                                                 \
-  extern "C" void norm_forward_##NAME(const int64_t* numbers, const int64_t* rotations, const int64_t* graph_of,        \
-                                      int64_t rows, int64_t graphs, const double* epsilon, int64_t threads,             \
-                                      const T* features, const T* weight, const T* bias, int64_t biased, const T* skip, \
-                                      T* out, double* means, double* sizes) {                                           \
-    Plan plan(numbers);                                                                                                 \
-    const Layout layout(plan);                                                                                          \
-    forward<T>({layout, rotations, graph_of, rows, graphs, *epsilon, int(threads)}, features, weight, bias, biased,     \
-               skip, out, means, sizes);                                                                                \
+  extern "C" void norm_means_##NAME(WHERE, const T* features, double* out) { sum_means<T>(TOLD, features, out); }       \
+  extern "C" void norm_squares_##NAME(WHERE, const T* features, const double* means, double* out) {                     \
+    sum_squares<T>(TOLD, features, means, out);                                                                         \
   }                                                                                                                     \
-  extern "C" void norm_backward_##NAME(const int64_t* numbers, const int64_t* rotations, const int64_t* graph_of,       \
-                                       int64_t rows, int64_t graphs, const double* epsilon, int64_t threads,            \
-                                       const T* features, const T* weight, int64_t biased, const double* means,         \
-                                       const double* sizes, const T* gradient, T* feature_gradient, T* weight_gradient, \
-                                       T* bias_gradient) {                                                              \
-    Plan plan(numbers);                                                                                                 \
-    const Layout layout(plan);                                                                                          \
-    backward<T>({layout, rotations, graph_of, rows, graphs, *epsilon, int(threads)}, features, weight, biased, means,   \
-                sizes, gradient, feature_gradient, weight_gradient, bias_gradient);                                     \
+  extern "C" void norm_forward_##NAME(WHERE, const T* features, const T* weight, const T* bias, int64_t biased,         \
+                                      const T* skip, const double* means, const double* sizes, T* out) {                \
+    forward<T>(TOLD, features, weight, bias, biased, skip, means, sizes, out);                                          \
+  }                                                                                                                     \
+  extern "C" void norm_gradients_##NAME(WHERE, const T* features, const T* weight, int64_t biased, const double* means, \
+                                        const double* sizes, const T* gradient, double* out, T* weight_gradient,        \
+                                        T* bias_gradient) {                                                             \
+    sum_gradients<T>(TOLD, features, weight, biased, means, sizes, gradient, out, weight_gradient, bias_gradient);      \
+  }                                                                                                                     \
+  extern "C" void norm_backward_##NAME(WHERE, const T* features, const T* weight, const double* means,                  \
+                                       const double* sizes, const T* gradient, const double* counts,                    \
+                                       const double* totals, const double* epsilon, T* feature_gradient) {              \
+    backward<T>(TOLD, features, weight, means, sizes, gradient, counts, totals, *epsilon, feature_gradient);            \
   }
 DEFINE(float, float32)
 DEFINE(double, float64)
