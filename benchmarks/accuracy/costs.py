@@ -54,7 +54,7 @@ def _measured(study: Study, row: Row, chosen: DataSet) -> StepCost:
             config = config.model_copy(
                 update={"data": config.data.model_copy(update={"train": [chosen.train[0]], "validation": []})}
             )
-            ranks = stack.enter_context(joined_ranks(config.training))
+            ranks = stack.enter_context(joined_ranks(config))
             training = Training(config, ranks, Interruption(), RunFolder(folder / name), resume=False)
             (graph,) = training.loader.batches([list(training.split.train)])
             training.state.learning_rate = 0.0  # so that no step depends on those before

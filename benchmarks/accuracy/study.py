@@ -96,19 +96,20 @@ SCHEDULE = (
     "training.optimizer.ema_decay=0.999",
     "training.schedule.kind=cosine",
     "training.schedule.warmup_epochs=5",
+    "training.optimizer.learning_rate=5e-3",
 )
 HERMITIAN = ("model.hermitian=true",)
 LOCAL_NORM = ("model.norm=local",)
 BASELINE = ("model.two_centre_baseline=true",)
 SCALING = ("model.target_scaling=true",)
-CHOICES = (*SCHEDULE, *HERMITIAN, *LOCAL_NORM, *BASELINE, *SCALING)
-IMPROVED = (*CHOICES, *COMPACT)
-BEST = IMPROVED  # chosen by the results of the other rows
+ABSOLUTE = ("training.loss=mae",)
+CHOICES = (*SCHEDULE, *HERMITIAN, *BASELINE, *SCALING, *ABSOLUTE)
+BEST = (*CHOICES, *COMPACT)
 
 ROWS = (
     Row("deeph-e3", "DeepH-E3 as published", seeds=3),
     Row("compact", "TraceGrad, compact", COMPACT, BOTH, seeds=3),
-    Row("best", "best combination", BEST, BOTH, seeds=3),
+    Row("best", "improved DeepH-E3 with TraceGrad, compact", BEST, BOTH, seeds=3, reference="choices"),
     Row("trace-loss", "TraceGrad, compact: trace loss only", (*COMPACT, "model.tracegrad.gradient=false")),
     Row("gradient", "TraceGrad, compact: gradient only", (*COMPACT, "model.tracegrad.loss_weight=0")),
     Row("wide", "DeepH-E3, a step as long as compact's", ("model.trunk=80x0e+40x1o+20x2e+10x3o+10x4e",), BOTH),
@@ -117,15 +118,16 @@ ROWS = (
     Row("local-norm", "norms of each atom and edge", LOCAL_NORM),
     Row("baseline", "two-centre baseline", BASELINE),
     Row("scaling", "target scaling", SCALING),
-    Row("choices", "improved DeepH-E3, the five above", CHOICES, BOTH),
-    Row("improved", "improved DeepH-E3 with TraceGrad, compact", IMPROVED, reference="choices"),
-    Row("mae", "…, loss: absolute error of blocks", (*IMPROVED, "training.loss=mae"), reference="improved"),
-    Row("huber", "…, loss: Huber", (*IMPROVED, "training.loss=huber"), reference="improved"),
-    Row("block-weights", "…, weights by norm", (*IMPROVED, "training.block_weights=norm"), reference="improved"),
-    Row("log-labels", "…, labels: logarithms", (*IMPROVED, "model.tracegrad.labels=log"), reference="improved"),
-    Row("raw-labels", "…, labels: as they are", (*IMPROVED, "model.tracegrad.labels=raw"), reference="improved"),
-    Row("square", "…, signal: tr((H H†)²)", (*IMPROVED, "model.tracegrad.signal=trace_square"), reference="improved"),
-    Row("nuclear", "…, signal: singular values", (*IMPROVED, "model.tracegrad.signal=nuclear"), reference="improved"),
+    Row("absolute", "loss: absolute error of blocks", ABSOLUTE),
+    Row("choices", "improved DeepH-E3, all of these but the norms", CHOICES, BOTH),
+    Row("squared", "…, loss: mean square", (*BEST, "training.loss=mse"), reference="best"),
+    Row("huber", "…, loss: Huber", (*BEST, "training.loss=huber"), reference="best"),
+    Row("block-weights", "…, weights by norm", (*BEST, "training.block_weights=norm"), reference="best"),
+    Row("no-average", "…, no average of the weights", (*BEST, "training.optimizer.ema_decay=0"), reference="best"),
+    Row("log-labels", "…, labels: logarithms", (*BEST, "model.tracegrad.labels=log"), reference="best"),
+    Row("raw-labels", "…, labels: as they are", (*BEST, "model.tracegrad.labels=raw"), reference="best"),
+    Row("square", "…, signal: tr((H H†)²)", (*BEST, "model.tracegrad.signal=trace_square"), reference="best"),
+    Row("nuclear", "…, signal: singular values", (*BEST, "model.tracegrad.signal=nuclear"), reference="best"),
     Row("paper", "TraceGrad, paper, width 128", NARROW_PAPER, BOTH),
     Row("widest", "DeepH-E3, a step as long as paper's", ("model.trunk=192x0e+96x1o+48x2e+24x3o+24x4e",), BOTH),
     Row("paper-full", "TraceGrad, paper, width 1024", PAPER, BOTH, seeds=0),
