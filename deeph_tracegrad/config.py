@@ -174,12 +174,12 @@ class ModelSettings(Section):
     """Let messages, and H, go smoothly to zero towards the length at which a bond leaves the graph: the sum of the
     orbitals' radii, or `cutoff_radius` where they are not known. Only norm = "local" makes H continuous there."""
 
-    two_centre_baseline: bool = False
+    two_centre_baseline: bool = True
     """Start from what the bond length alone says of H: for each ordered pair of elements and each pair of shells a
     smooth function, fitted to the training samples in the frame of the bond; on atoms, the mean. The network learns the
     rest."""
 
-    target_scaling: bool = False
+    target_scaling: bool = True
     """Scale the network's output, for each ordered pair of elements and each pair of shells, by the root mean square of
     what the baseline leaves of H in the training samples. Without baseline, the constants that symmetry allows in the
     frame of the bond are taken off instead."""
@@ -193,7 +193,7 @@ class OptimizerSettings(Section):
     name: Literal["adam", "adamw"] = "adamw"
     """adam or adamw."""
 
-    learning_rate: PositiveFloat = 2e-3
+    learning_rate: PositiveFloat = 5e-3
     """The rate from which the schedule starts, after the warm-up."""
 
     betas: Betas = (0.9, 0.999)
@@ -274,7 +274,7 @@ class TrainingSettings(Section):
     device: str = "auto"
     """cpu, cuda, cuda:N or auto; under mpirun, cuda gives each rank of a machine its own GPU."""
 
-    loss: Literal["mse", "mae", "huber"] = "mse"
+    loss: Literal["mse", "mae", "huber"] = "mae"
     """What to minimise of each block's root mean square error, which no axes change: mse: its square; mae: itself;
     huber: its square far below `huber_delta`, a multiple of itself far above. Validations measure the mean square."""
 
@@ -313,25 +313,25 @@ class Config(Section):
     parallel: ParallelSettings = ParallelSettings()
 
 
+_PUBLISHED = ModelSettings(hermitian=False, two_centre_baseline=False, target_scaling=False)
+_PUBLISHED_TRAINING = TrainingSettings(
+    epochs=3000,
+    loss="mse",
+    optimizer=OptimizerSettings(name="adam", learning_rate=2e-3, gradient_clip=0.0, ema_decay=0.0),
+    schedule=ScheduleSettings(kind="plateau", warmup_epochs=0.0),
+)
+
 PRESETS: Mapping[str, Config] = {
     "default": Config(),
     "deeph-e3": Config(
         data=DataSettings(max_edges=1),
-        model=ModelSettings(hermitian=False, tracegrad=TraceGradSettings(enabled=False)),
-        training=TrainingSettings(
-            epochs=3000,
-            optimizer=OptimizerSettings(name="adam", gradient_clip=0.0, ema_decay=0.0),
-            schedule=ScheduleSettings(kind="plateau", warmup_epochs=0.0),
-        ),
+        model=_PUBLISHED.model_copy(update={"tracegrad": TraceGradSettings(enabled=False)}),
+        training=_PUBLISHED_TRAINING,
     ),
     "paper": Config(
         data=DataSettings(max_edges=1),
-        model=ModelSettings(hermitian=False, tracegrad=TraceGradSettings(preset="paper")),
-        training=TrainingSettings(
-            epochs=3000,
-            optimizer=OptimizerSettings(name="adam", gradient_clip=0.0, ema_decay=0.0),
-            schedule=ScheduleSettings(kind="plateau", warmup_epochs=0.0),
-        ),
+        model=_PUBLISHED.model_copy(update={"tracegrad": TraceGradSettings(preset="paper")}),
+        training=_PUBLISHED_TRAINING,
     ),
 }
 """The files of `configs/`: the project's choices, DeepH-E3 as published, DeepH-E3 with TraceGrad as published."""

@@ -196,8 +196,11 @@ def _reason_against_folder(path: Path) -> str:
 
 
 def _config_of(content: dict[str, Any], path: Path) -> Config:
-    """The configuration; version 0.1.0 knew the paper's form of TraceGrad alone, and did not name it."""
+    """The configuration. Version 0.1.0 did not name what it had no choice of, nor all that later became a default."""
     content["model"].get("tracegrad", {}).setdefault("preset", "paper")
+    for name, value in (("two_centre_baseline", False), ("target_scaling", False)):
+        content["model"].setdefault(name, value)
+    content.get("training", {}).setdefault("loss", "mse")
     return parse_config(content, str(path))
 
 

@@ -223,10 +223,10 @@ class TestPage:
         assert "higher: two-centre baseline (+20 %)" in said
 
     def test_compares_each_row_to_its_reference(self):
-        squared = record("squared", "epochs", 1, 3.0, 3.0)
-        said = page(Summary([*self.records, squared])).splitlines()[-1]
+        further = [record("best", "epochs", 1, 2.0, 2.0), record("squared", "epochs", 1, 3.0, 3.0)]
+        said = page(Summary([*self.records, *further])).splitlines()[-1]
         assert said.startswith("- Against improved DeepH-E3 with TraceGrad, compact: ")
-        assert "…, loss: mean square (" in said
+        assert "higher: …, loss: mean square (+50 %)" in said
 
     def test_is_the_same_for_the_same_results(self, tmp_path):
         for name in ("one", "two"):

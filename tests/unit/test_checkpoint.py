@@ -153,12 +153,19 @@ def test_summary(saved: Path) -> None:
     assert summary["epochs"] == "5"
 
 
-def test_checkpoints_of_before_the_presets_have_the_papers_tracegrad(tmp_path: Path) -> None:
-    model = ModelSettings(blocks=1, tracegrad=TraceGradSettings(preset="paper", width=8, decoder_width=8))
-    config = Config(model=model, training=TrainingSettings(dtype="float64"))
+def test_checkpoints_of_before_the_choices_have_what_there_was(tmp_path: Path) -> None:
+    model = ModelSettings(
+        blocks=1,
+        two_centre_baseline=False,
+        target_scaling=False,
+        tracegrad=TraceGradSettings(preset="paper", width=8, decoder_width=8),
+    )
+    config = Config(model=model, training=TrainingSettings(dtype="float64", loss="mse"))
     checkpoint_of(trained(config), config).save(tmp_path / "old.pt")
     content = torch.load(tmp_path / "old.pt", weights_only=True)
     del content["config"]["model"]["tracegrad"]["preset"]
+    del content["config"]["model"]["two_centre_baseline"], content["config"]["model"]["target_scaling"]
+    del content["config"]["training"]["loss"]
     torch.save(content, tmp_path / "old.pt")
     assert load_checkpoint(tmp_path / "old.pt").config == config
 
@@ -167,7 +174,7 @@ def test_checkpoints_of_before_a_key_have_its_default(saved: Path) -> None:
     content = torch.load(saved, weights_only=True)
     for key in ("gradient", "signal", "labels"):
         del content["config"]["model"]["tracegrad"][key]
-    for key in ("loss", "huber_delta", "block_weights"):
+    for key in ("huber_delta", "block_weights"):
         del content["config"]["training"][key]
     torch.save(content, saved)
     assert load_checkpoint(saved).config == tiny_config()

@@ -190,7 +190,7 @@ def test_blocks_weigh_by_the_scales_of_the_network(kind: str) -> None:
 def test_weights_by_norm_need_the_scales() -> None:
     settings = TrainingSettings(block_weights="norm")
     with pytest.raises(ConfigError, match=r"set model\.target_scaling = true"):
-        BlockLoss.of(settings, HamiltonianNetwork(ModelSettings(), BASIS, SpinMode.NONE))
+        BlockLoss.of(settings, HamiltonianNetwork(ModelSettings(target_scaling=False), BASIS, SpinMode.NONE))
     network = HamiltonianNetwork(ModelSettings(target_scaling=True), BASIS, SpinMode.NONE)
     assert BlockLoss.of(settings, network) == BlockLoss("mse", 0.01, network.hamiltonian.scaling)
-    assert BlockLoss.of(TrainingSettings(), network) is None
+    assert BlockLoss.of(TrainingSettings(loss="mse"), network) is None
