@@ -192,5 +192,5 @@ def test_weights_by_norm_need_the_scales() -> None:
     with pytest.raises(ConfigError, match=r"set model\.target_scaling = true"):
         BlockLoss.of(settings, HamiltonianNetwork(ModelSettings(target_scaling=False), BASIS, SpinMode.NONE))
     network = HamiltonianNetwork(ModelSettings(target_scaling=True), BASIS, SpinMode.NONE)
-    assert BlockLoss.of(settings, network) == BlockLoss("mse", 0.01, network.hamiltonian.scaling)
+    assert BlockLoss.of(settings, network) == BlockLoss("mae", 0.01, network.hamiltonian.scaling)
     assert BlockLoss.of(TrainingSettings(loss="mse"), network) is None
