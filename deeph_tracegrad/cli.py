@@ -95,7 +95,10 @@ def preprocess(
 def convert(
     source: Annotated[Path, typer.Argument(help="One run: an OpenMX, ABACUS, SIESTA or DeepH folder.")],
     destination: Annotated[Path, typer.Argument(help="The folder to write.")],
-    to: Annotated[Literal["deeph", "deeph-legacy"], typer.Option("--to", help="Format to write.")] = "deeph",
+    to: Annotated[
+        Literal["deeph", "deeph-legacy", "abacus"],
+        typer.Option("--to", help="Format to write. abacus: H(R) for `init_chg hr`, of a run or prediction of ABACUS."),
+    ] = "deeph",
     local_coordinates: Annotated[
         bool,
         typer.Option("--local-coordinates", help="Also write rc.h5 and rh.h5, as DeepH v1 needs (deeph-legacy only)."),
@@ -105,7 +108,11 @@ def convert(
         typer.Option("--with", help="Carry over the density or the position matrix too. Repeatable."),
     ] = None,
 ) -> None:
-    """Write a run in the current or the legacy DeepH format."""
+    """Write a run in the current or the legacy DeepH format, or as what ABACUS starts from.
+
+    For ABACUS the orbitals are taken to be its own, in the order and with the signs of the format that is read; a
+    DeepH folder of another program does not tell whose they are.
+    """
     from deeph_tracegrad.preprocess.convert import convert as convert_run
 
     convert_run(source, destination, to, local_coordinates=local_coordinates, matrices=matrices or ())

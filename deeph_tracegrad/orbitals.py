@@ -73,6 +73,12 @@ class OrbitalOrder:
         index = np.concatenate([starts[shell] + np.arange(sizes[shell]) for shell in shells])
         return cls(index, np.ones(len(index)))
 
+    @property
+    def inverse(self) -> "OrbitalOrder":
+        """From the new order back to the old one."""
+        place = np.argsort(self.index)
+        return OrbitalOrder(place, self.sign[place])
+
     def repeated(self, times: int) -> "OrbitalOrder":
         """The same order for each of `times` consecutive copies of the orbitals (spin components)."""
         size = len(self.index)

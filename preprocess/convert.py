@@ -1,4 +1,4 @@
-"""One run from any code, written in a DeepH folder format."""
+"""One run from any code, written in a DeepH folder format or for ABACUS."""
 
 import time
 from collections.abc import Collection
@@ -8,6 +8,7 @@ from typing import Literal
 from deeph_tracegrad import deeph_format, deeph_legacy
 from deeph_tracegrad.console import say
 from deeph_tracegrad.errors import MismatchError, ReadError
+from deeph_tracegrad.preprocess.abacus import writer as abacus_writer
 from deeph_tracegrad.preprocess.inspection import pair_counts
 from deeph_tracegrad.preprocess.runs import read_material
 
@@ -22,6 +23,7 @@ _REPLACEABLE = {
         *(deeph_legacy.OVERLAP, deeph_legacy.HAMILTONIAN, deeph_legacy.LOCAL_FRAMES, deeph_legacy.LOCAL_HAMILTONIAN),
         *(deeph_legacy.DENSITY, deeph_legacy.POSITION),
     },
+    "abacus": {abacus_writer.STRUCTURE, *abacus_writer.HAMILTONIANS, abacus_writer.OVERLAP},
 }
 # Where a matrix that a run lacks can come from.
 _ORIGIN = {
@@ -33,7 +35,7 @@ _ORIGIN = {
 def convert(
     source: Path,
     destination: Path,
-    to: Literal["deeph", "deeph-legacy"],
+    to: Literal["deeph", "deeph-legacy", "abacus"],
     *,
     local_coordinates: bool = False,
     matrices: Collection[str] = (),
@@ -41,14 +43,17 @@ def convert(
     """Read a run and write it to the folder `destination`.
 
     local_coordinates: also write rc.h5 and rh.h5 (legacy format only).
-    matrices: "density" and "position", to be carried over too.
+    matrices: "density" and "position", to be carried over too (not for ABACUS).
 
     Raises:
         ReadError: the run cannot be read or lacks one of the matrices, or the destination holds something else.
-        MismatchError: local coordinates are asked of the current format, or do not exist for the structure.
+        MismatchError: local coordinates are asked of another format than the legacy one, or do not exist for the
+            structure; ABACUS has no use for the matrices, or not for those of this run (`write_abacus`).
     """
     if local_coordinates and to != "deeph-legacy":
         raise MismatchError("--local-coordinates belongs to the legacy format; add --to deeph-legacy")
+    if matrices and to == "abacus":
+        raise MismatchError(f"--with {next(iter(matrices))} belongs to the DeepH formats; ABACUS starts from H alone")
     _check_destination(source, destination, _REPLACEABLE[to])
     start = time.perf_counter()
     material = read_material(source, matrices=matrices)
@@ -58,6 +63,8 @@ def convert(
     read = time.perf_counter()
     if to == "deeph":
         deeph_format.write_deeph(material, destination)
+    elif to == "abacus":
+        abacus_writer.write_abacus(material, destination)
     else:
         deeph_legacy.write_deeph_legacy(material, destination, local_coordinates=local_coordinates)
     written = time.perf_counter()

@@ -94,3 +94,23 @@ def parse_csr_structure(path: Path, text: str) -> Geometry:
         raise ReadError(path, f"its header announces {sum(counts)} atoms and lists {len(positions)} positions")
     labels = tuple(label for label, count in zip(lines[5], counts, strict=True) for _ in range(count))
     return Geometry(path, labels, spanning(path, lattice), positions)
+
+
+def csr_structure(geometry: Geometry) -> str:
+    """What `parse_csr_structure` reads, with all digits; the atoms of a label stand together."""
+    labels = list(dict.fromkeys(geometry.labels))
+    lines = [
+        "user_defined_lattice",
+        "1",
+        *rows_of_numbers(geometry.lattice),
+        " ".join(labels),
+        " ".join(str(geometry.labels.count(label)) for label in labels),
+        "Direct",
+        *rows_of_numbers(geometry.fractional),
+    ]
+    return "".join(f" {line}\n" for line in lines)
+
+
+def rows_of_numbers(rows: np.ndarray) -> list[str]:
+    """A line for each row, with the digits that give back every bit."""
+    return [" ".join(map(repr, row)) for row in rows.tolist()]

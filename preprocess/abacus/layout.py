@@ -59,6 +59,11 @@ class Layout:
         orders = [_spin_major(order, components) for order in self.orders]
         return matrix.to_blocks(components * self.orbitals).reordered(orders, self.kinds)
 
+    def for_file(self, blocks: BlockMatrix) -> BlockMatrix:
+        """The reverse of `blocks`: a matrix in the file's order; blocks: with as many rows as there."""
+        orders = [_spin_major(order, self.spin.components).inverse for order in self.orders]
+        return blocks.reordered(orders, self.kinds)
+
     def hermitian(self, path: Path, matrix: CellMatrices, kind: str) -> tuple[BlockMatrix, float]:
         """As `blocks`, symmetrised; and the largest violation that the matrix had.
 

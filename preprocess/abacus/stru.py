@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from pymatgen.core import Element
 
 from deeph_tracegrad.errors import ReadError
-from deeph_tracegrad.preprocess.abacus.geometry import Geometry, spanning
+from deeph_tracegrad.preprocess.abacus.geometry import Geometry, rows_of_numbers, spanning
 from deeph_tracegrad.preprocess.abacus.lattices import NAMED_LATTICES
 from deeph_tracegrad.preprocess.abacus.text import bare_lines, numbers
+from deeph_tracegrad.structures.labels import element_of
 from deeph_tracegrad.text_tables import read_text
 from deeph_tracegrad.units import ABACUS_BOHR_ANGSTROM
 
@@ -60,6 +62,28 @@ def read_stru(path: Path, latname: str = "none") -> Geometry:
     labels, positions = _atoms(path, atoms, species)
     orbital_files = dict(zip(species, orbitals, strict=True)) if orbitals else {}
     return Geometry(path, labels, lattice, _fractional(path, kind, positions, lattice, constant), orbital_files)
+
+
+def write_stru(geometry: Geometry, path: Path) -> None:
+    """Write a STRU with all digits.
+
+    The pseudopotentials, which nothing here knows, are named after the species, and so are the orbital files that the
+    geometry does not name; the user is to put in the real names.
+
+    geometry: with the atoms of each species together.
+    """
+    species = list(dict.fromkeys(geometry.labels))
+    lines = ["ATOMIC_SPECIES"]
+    lines += [f"{name} {float(Element(element_of(name, path)).atomic_mass)} {name}.upf" for name in species]
+    lines += ["", "NUMERICAL_ORBITAL", *(geometry.orbital_files.get(name, f"{name}.orb") for name in species)]
+    lines += ["", "LATTICE_CONSTANT", repr(1 / ABACUS_BOHR_ANGSTROM)]
+    lines += ["", "LATTICE_VECTORS", *rows_of_numbers(geometry.lattice)]
+    lines += ["", "ATOMIC_POSITIONS", "Direct"]
+    positions = rows_of_numbers(geometry.fractional)
+    for name in species:
+        own = [position for label, position in zip(geometry.labels, positions, strict=True) if label == name]
+        lines += ["", name, "0.0", str(len(own)), *(f"{position} 1 1 1" for position in own)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _sections(path: Path) -> dict[str, Lines]:

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from deeph_tracegrad.deeph_format import read_deeph, write_deeph
+from deeph_tracegrad.deeph_format import PREDICTION, read_deeph, write_deeph
 from deeph_tracegrad.deeph_legacy import read_deeph_legacy
 from deeph_tracegrad.preprocess.runs import read_material
 from materials import assert_same_matrices
@@ -87,6 +87,61 @@ def test_the_density_of_a_siesta_run(run, unpacked, tmp_path):
     code, _, errors = run("convert", source, tmp_path / "out", "--with", "position")
     assert code == 2
     assert "SIESTA never" in errors
+
+
+@pytest.mark.parametrize("name", ["mos2", "fe_nspin2", "bi_soc"])
+def test_what_abacus_starts_from(run, unpacked, copy_of, tmp_path, name):
+    """From a run, and from a folder such as `predict` leaves, the same to the last bit."""
+    source = unpacked(f"abacus/{name}")
+    material = read_material(source)
+    write_deeph(material, tmp_path / "predicted", hamiltonian_name=PREDICTION)
+    for origin, out in [(source, "from_run"), (tmp_path / "predicted", "from_prediction")]:
+        code, output, errors = run("convert", origin, tmp_path / out, "--to", "abacus")
+        assert (code, errors) == (0, "")
+        assert "hrs1_nao.csr" in output
+    names = sorted(path.name for path in (tmp_path / "from_run").iterdir())
+    channels = ["hrs1_nao.csr", "hrs2_nao.csr"][: material.spin.channels]
+    assert names == ["STRU", *channels, "sr_nao.csr"]
+    for file in names:
+        assert (tmp_path / "from_run" / file).read_bytes() == (tmp_path / "from_prediction" / file).read_bytes()
+    again = copy_of(f"abacus/{name}")
+    for path in (again / "OUT.ABACUS").glob("data-*"):
+        path.unlink()
+    for file in names[1:]:
+        shutil.copy(tmp_path / "from_prediction" / file, again / "OUT.ABACUS")
+    assert_same_matrices(material, read_material(again))
+
+
+def test_what_abacus_cannot_start_from(run, unpacked, tmp_path):
+    out = tmp_path / "out"
+    for source, options, message in [
+        (unpacked("abacus/mos2_get_S"), [], "holds no Hamiltonian"),
+        (unpacked("openmx/graphene"), [], "orbitals of OpenMX, which ABACUS does not have"),
+        (unpacked("siesta/water"), [], "orbitals of SIESTA, which ABACUS does not have"),
+        (unpacked("abacus/si2"), ["--with", "density"], "ABACUS starts from H alone"),
+        (unpacked("abacus/si2"), ["--local-coordinates"], "--to deeph-legacy"),
+    ]:
+        code, _, errors = run("convert", source, out, "--to", "abacus", *options)
+        assert code == 2
+        assert message in errors
+    assert list(tmp_path.iterdir()) == []
+    assert run("convert", unpacked("openmx/graphene"), tmp_path / "deeph")[0] == 0
+    code, _, errors = run("convert", tmp_path / "deeph", out, "--to", "abacus")
+    assert code == 2
+    assert "orbitals of OpenMX" in errors
+    # Without what this program adds, a folder does not tell whose orbitals it has.
+    assert run("convert", unpacked("openmx/graphene") / "deeph_dock", out, "--to", "abacus")[0] == 0
+
+
+def test_an_abacus_folder_is_replaced_and_its_inputs_are_not(run, unpacked, tmp_path):
+    source, out = unpacked("abacus/si2"), tmp_path / "out"
+    for _ in range(2):
+        assert run("convert", source, out, "--to", "abacus")[0] == 0
+    (out / "INPUT").write_text("INPUT_PARAMETERS\n")
+    code, _, errors = run("convert", source, out, "--to", "abacus")
+    assert code == 2
+    assert "holds INPUT" in errors
+    assert (out / "hrs1_nao.csr").is_file()
 
 
 def test_a_matrix_that_the_run_lacks_is_refused_with_the_reason(run, tmp_path):
