@@ -271,6 +271,12 @@ class TrainingSettings(Section):
     dtype: Literal["float32", "float64"] = "float32"
     """Precision of the network: float32 or float64."""
 
+    matrix_products: Literal["full", "tf32", "bf16"] = "full"
+    """What training rounds the factors of matrix products to, with dtype = "float32": full: not at all; tf32: to 10
+    bits, on NVIDIA GPUs, without effect on CPUs; bf16: to 7 bits (bfloat16), in the channel matrices of the blocks but
+    not in TraceGrad, norms, rotations and the last layer; slow on CPUs, where the compiled kernels do not know it.
+    Weights, sums, losses and the optimizer stay in float32; validations and predictions are in full precision."""
+
     device: str = "auto"
     """cpu, cuda, cuda:N or auto; under mpirun, cuda gives each rank of a machine its own GPU."""
 

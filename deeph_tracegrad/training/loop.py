@@ -27,6 +27,7 @@ from deeph_tracegrad.training.gradients import GradientSum
 from deeph_tracegrad.training.interruption import Interruption, interruption
 from deeph_tracegrad.training.losses import NUM_SUMS, BlockLoss, error_sums, training_loss
 from deeph_tracegrad.training.metrics import HEADER, EpochMetrics, MetricsWriter, duration
+from deeph_tracegrad.training.precision import require_fitting_products, tf32
 from deeph_tracegrad.training.run_folder import Event, Resume, RunFolder
 from deeph_tracegrad.training.schedules import MAX_FRUITLESS_REVERTS
 from deeph_tracegrad.training.split import split_samples
@@ -37,7 +38,7 @@ def train(config: Config, *, resume: Resume) -> None:
     """Train a network as configured; write everything into the run folder.
 
     Raises:
-        ConfigError: a device, split or network that cannot be.
+        ConfigError: a device, split, network or precision that cannot be.
         LaunchError: the ranks do not find each other.
         LostRankError: another rank ended.
         TrainingError: the run folder is taken, there is nothing to resume, or the loss does not stay finite.
@@ -50,6 +51,7 @@ def train(config: Config, *, resume: Resume) -> None:
         f"lower data.max_edges, now {config.data.max_edges}, use more ranks (with parallel.graph, now "
         f"{config.parallel.graph}, for one large structure), training.recompute or a smaller network"
     )
+    require_fitting_products(config.training)
     folder = RunFolder(config.training.run)
     with (
         folder.faults(),
@@ -130,7 +132,8 @@ class Training:
         batches = pack(order, self.edge_counts, self.config.data.max_edges)
         for graph in self.loader.batches(self._shares(batches)[state.batch :]):
             state.learning_rate = state.schedule.rate(state.epoch + (state.batch + 1) / len(batches))
-            self.step(graph)
+            with tf32(enabled=self.settings.matrix_products == "tf32"):
+                self.step(graph)
             state.edges += int(self.edge_counts[batches[state.batch]].sum())
             state.batch += 1
             if self.request.on_any_rank() or (state.batch % FINITE_INTERVAL == 0 and not state.sums[0].isfinite()):
