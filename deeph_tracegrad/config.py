@@ -277,6 +277,11 @@ class TrainingSettings(Section):
     not in TraceGrad, norms, rotations and the last layer; slow on CPUs, where the compiled kernels do not know it.
     Weights, sums, losses and the optimizer stay in float32; validations and predictions are in full precision."""
 
+    deterministic: bool = False
+    """On GPUs, take only algorithms that give the same bits each time, which is slower; where torch has none for an
+    operation, the training ends and names it. For the same ranks. On CPUs results repeat anyway, for the same ranks and
+    threads."""
+
     device: str = "auto"
     """cpu, cuda, cuda:N or auto; under mpirun, cuda gives each rank of a machine its own GPU."""
 

@@ -27,7 +27,7 @@ from deeph_tracegrad.training.gradients import GradientSum
 from deeph_tracegrad.training.interruption import Interruption, interruption
 from deeph_tracegrad.training.losses import NUM_SUMS, BlockLoss, error_sums, training_loss
 from deeph_tracegrad.training.metrics import HEADER, EpochMetrics, MetricsWriter, duration
-from deeph_tracegrad.training.precision import require_fitting_products, tf32
+from deeph_tracegrad.training.precision import deterministic, require_fitting_products, tf32
 from deeph_tracegrad.training.run_folder import Event, Resume, RunFolder
 from deeph_tracegrad.training.schedules import MAX_FRUITLESS_REVERTS
 from deeph_tracegrad.training.split import split_samples
@@ -55,6 +55,7 @@ def train(config: Config, *, resume: Resume) -> None:
     folder = RunFolder(config.training.run)
     with (
         folder.faults(),
+        deterministic(enabled=config.training.deterministic),
         joined_ranks(config) as ranks,
         interruption() as request,  # around the next: a launcher that sees a rank lost signals those that tell of it
         lost_ranks_named(ranks),

@@ -1,5 +1,6 @@
-"""How exact the matrix products of a training are."""
+"""How exact the numbers of a training are, and whether they repeat."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -7,6 +8,8 @@ import torch
 
 from deeph_tracegrad.config import TrainingSettings
 from deeph_tracegrad.errors import ConfigError
+
+_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 
 def require_fitting_products(settings: TrainingSettings) -> None:
@@ -20,6 +23,26 @@ def require_fitting_products(settings: TrainingSettings) -> None:
             f'training.matrix_products = "{settings.matrix_products}" is for training.dtype = "float32"; with '
             '"float64" leave it at "full"'
         )
+
+
+@contextmanager
+def deterministic(*, enabled: bool) -> Iterator[None]:
+    """Let torch take only algorithms that repeat their results while the block runs; to be entered before CUDA starts.
+
+    cuBLAS repeats its results if it has work space of a fixed size for each stream; torch checks this variable.
+    """
+    if not enabled:
+        yield
+        return
+    before, workspace = torch.are_deterministic_algorithms_enabled(), os.environ.get(_WORKSPACE)
+    os.environ.setdefault(_WORKSPACE, ":4096:8")
+    torch.use_deterministic_algorithms(mode=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        if workspace is None:
+            del os.environ[_WORKSPACE]
 
 
 @contextmanager

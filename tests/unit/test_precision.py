@@ -1,11 +1,13 @@
-"""Matrix products of lower precision in training: what becomes of gradients, and what stays as it is."""
+"""Matrix products of lower precision in training, what they leave as it is, and trainings that repeat to the bit."""
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
 from deeph_tracegrad.config import Config, ModelSettings, TraceGradSettings, TrainingSettings
+from deeph_tracegrad.errors import TrainingError
 from deeph_tracegrad.graph import HamiltonianGraph
 from deeph_tracegrad.nn.linear import IrrepLinear
 from deeph_tracegrad.nn.network import HamiltonianNetwork
@@ -141,3 +143,44 @@ def test_double_precision_with_rounded_products_is_refused(command, tiny_trainin
     message = capsys.readouterr().err
     assert f'training.matrix_products = "{products}" is for training.dtype = "float32"' in message
     assert not (tiny_training.parent / "run").exists()
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(run / "last.pt").training["network"]
+
+
+@pytest.mark.parametrize("deterministic", ["false", "true"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_trainings_repeat_to_the_bit(command, tiny_training: Path, tmp_path: Path, threads: int, deterministic: str):
+    before = torch.get_num_threads()
+    settings = ["training.dtype=float32", f"training.threads={threads}", f"training.deterministic={deterministic}"]
+    try:
+        for run in ("one", "other"):
+            chosen = [*settings, f"training.run={tmp_path / run}"]
+            assert command("train", tiny_training, *(word for each in chosen for word in ("--set", each))) == 0
+    finally:
+        torch.set_num_threads(before)
+    one, other = weights(tmp_path / "one"), weights(tmp_path / "other")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("enabled", [False, True])
+def test_the_deterministic_switch_is_on_while_it_trains(
+    command, tiny_training: Path, monkeypatch: pytest.MonkeyPatch, enabled: bool, fails: bool
+) -> None:
+    seen = []
+    step = Training.step
+
+    def watched(self, graph):
+        seen.append((torch.are_deterministic_algorithms_enabled(), "CUBLAS_WORKSPACE_CONFIG" in os.environ))
+        if fails:
+            raise TrainingError("cannot go on")
+        step(self, graph)
+
+    monkeypatch.setattr(Training, "step", watched)
+    code = command("train", tiny_training, "--set", f"training.deterministic={str(enabled).lower()}")
+    assert code == (2 if fails else 0)
+    assert set(seen) == {(enabled, enabled)}
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
