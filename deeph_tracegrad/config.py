@@ -21,6 +21,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
@@ -92,8 +93,18 @@ class DataSettings(Section):
     """Largest number of edges in one batch, over all ranks together; a larger structure is a batch of its own. 1 gives
     one structure a batch."""
 
-    in_memory: bool = True
-    """Keep the samples in memory after their first use."""
+    memory_limit: NonNegativeFloat = 2.0
+    """GiB of samples that each rank keeps in memory after their first use; the others are read again for each epoch.
+    0 keeps none. Results do not depend on it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_in_memory(cls, content: Any) -> Any:
+        """Version 0.1.0 had a switch `in_memory`."""
+        if not isinstance(content, Mapping) or not isinstance(content.get("in_memory"), bool):
+            return content
+        kept = {} if content["in_memory"] else {"memory_limit": 0.0}
+        return kept | {name: value for name, value in content.items() if name != "in_memory"}
 
 
 class TraceGradSettings(Section):

@@ -85,10 +85,11 @@ class Training:
             ranks.device,
             dtype,
             config.model.tracegrad,
-            in_memory=config.data.in_memory,
+            memory_limit=config.data.memory_limit,
             part=ranks.part,
             parts=ranks.parts,
         )
+        self._told_what_is_kept = False
         self.folder = folder
         labels = self.split.labels(self.dataset.labels)
         facts = {**library_versions(), "device": device_name(ranks.device), "ranks": str(ranks.size)}
@@ -146,6 +147,7 @@ class Training:
         elif state.batch == len(batches):
             state.epoch += 1
             state.batch = 0
+        self._tell_what_is_kept()
 
     def step(self, graph: HamiltonianGraph | None) -> None:
         """One update of the weights from this rank's share of a batch, which may be empty."""
@@ -281,6 +283,16 @@ class Training:
         if number == signal.SIGTERM:
             raise PreemptionError(text)
         raise KeyboardInterrupt
+
+    def _tell_what_is_kept(self) -> None:
+        """Once, where not all samples have room in memory."""
+        limit, kept = self.config.data.memory_limit, self.loader.kept
+        if kept.full and limit and not self._told_what_is_kept:
+            self._told_what_is_kept = True
+            self.folder.say(
+                f"data.memory_limit = {limit:g} GiB keeps {count(len(kept.graphs), 'sample')} in memory; the others "
+                "are read again for each epoch"
+            )
 
     def _introduce(self) -> None:
         split, ranks = self.split, self.ranks
