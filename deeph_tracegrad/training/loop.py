@@ -1,7 +1,8 @@
 """The training loop.
 
 All ranks run it in step: each computes its share of every batch, errors and gradients are summed, and each then makes
-the same update. Only the main rank writes. Ranks of a group have the same structures, and each some of their edges.
+the same update. The main rank writes, and each rank its own log. Ranks of a group have the same structures, and each
+some of their edges.
 """
 
 import math
