@@ -9,7 +9,7 @@ files, 4 GB for 100,000 graphs, are written to a temporary folder and then remov
 Everything is measured in a fresh process, in processor time of all its threads, as if it had one core; only opening
 (`GraphDataset`) is given as it lasts, the best of three. Memory is the peak above that before. Samples: as stored, in
 the order of the dataset and shuffled. Graphs: with targets. Batches: of 4000 edges by `GraphLoader`, as a training
-reads them without `data.in_memory`, for one whole epoch. Files: open at the end of it. Step: the default network on
+reads them with `data.memory_limit = 0`, for one whole epoch. Files: open at the end of it. Step: the default network on
 such batches kept in memory, and the same while they are streamed.
 """
 
@@ -135,7 +135,7 @@ def batches(dataset: GraphDataset, epoch: int) -> Iterable[HamiltonianGraph | No
     """The batches of an epoch, read as they are asked for."""
     config = Config()
     dtype = getattr(torch, config.training.dtype)
-    loader = GraphLoader(dataset, CPU, dtype, config.model.tracegrad, in_memory=False)
+    loader = GraphLoader(dataset, CPU, dtype, config.model.tracegrad, memory_limit=0.0)
     order = shuffled(range(len(dataset)), config.training.seed, epoch)
     return loader.batches(pack(order, dataset.edge_counts, config.data.max_edges))
 

@@ -21,6 +21,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
@@ -92,8 +93,18 @@ class DataSettings(Section):
     """Largest number of edges in one batch, over all ranks together; a larger structure is a batch of its own. 1 gives
     one structure a batch."""
 
-    in_memory: bool = True
-    """Keep the samples in memory after their first use."""
+    memory_limit: NonNegativeFloat = 2.0
+    """GiB of samples that each rank keeps in memory after their first use; the others are read again for each epoch.
+    0 keeps none. Results do not depend on it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_in_memory(cls, content: Any) -> Any:
+        """Version 0.1.0 had a switch `in_memory`."""
+        if not isinstance(content, Mapping) or not isinstance(content.get("in_memory"), bool):
+            return content
+        kept = {} if content["in_memory"] else {"memory_limit": 0.0}
+        return kept | {name: value for name, value in content.items() if name != "in_memory"}
 
 
 class TraceGradSettings(Section):
@@ -270,6 +281,17 @@ class TrainingSettings(Section):
 
     dtype: Literal["float32", "float64"] = "float32"
     """Precision of the network: float32 or float64."""
+
+    matrix_products: Literal["full", "tf32", "bf16"] = "full"
+    """What training rounds the factors of matrix products to, with dtype = "float32": full: not at all; tf32: to 10
+    bits, on NVIDIA GPUs, without effect on CPUs; bf16: to 7 bits (bfloat16), in the channel matrices of the blocks but
+    not in TraceGrad, norms, rotations and the last layer; slow on CPUs, where the compiled kernels do not know it.
+    Weights, sums, losses and the optimizer stay in float32; validations and predictions are in full precision."""
+
+    deterministic: bool = False
+    """On GPUs, take only algorithms that give the same bits each time, which is slower; where torch has none for an
+    operation, the training ends and names it. For the same ranks. On CPUs results repeat anyway, for the same ranks and
+    threads."""
 
     device: str = "auto"
     """cpu, cuda, cuda:N or auto; under mpirun, cuda gives each rank of a machine its own GPU."""

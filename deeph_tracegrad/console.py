@@ -1,7 +1,8 @@
 """What the user sees while a command runs: lines and progress bars, from the main rank only."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
@@ -13,6 +14,7 @@ Item = TypeVar("Item")
 
 out = Console(highlight=False, soft_wrap=True)
 _bars: list[Progress] = []  # those that are shown
+_hearers: list[Callable[[str], None]] = []  # of warnings
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -25,6 +27,18 @@ def say(text: str = "") -> None:
 def warn(text: str) -> None:
     """Print a warning to standard error, from whichever rank meets it."""
     errors.print(f"warning: {text}", markup=False, style="yellow")
+    for hearer in _hearers:
+        hearer(text)
+
+
+@contextmanager
+def warnings_heard(hearer: Callable[[str], None]) -> Iterator[None]:
+    """Give the warnings also to a function while the block runs."""
+    _hearers.append(hearer)
+    try:
+        yield
+    finally:
+        _hearers.remove(hearer)
 
 
 def count(number: int, noun: str) -> str:

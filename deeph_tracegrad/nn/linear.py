@@ -72,8 +72,8 @@ class IrrepLinear(nn.Module):
                 for weight, rows in kinds
                 if len(rows) or not len(features)  # the part of a rank without edges: also then there is a gradient
             ]
-            result = features.new_empty(len(features), self.target.dim)
-            result = result.index_copy(0, members.order, torch.cat(parts))
+            rows_by_kind = torch.cat(parts)
+            result = torch.empty_like(rows_by_kind).index_copy(0, members.order, rows_by_kind)
         if self.bias is not None:
             padding = self.target.dim - len(self.bias)
             result = result + nn.functional.pad(self.bias, (0, padding))

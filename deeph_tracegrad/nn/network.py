@@ -45,12 +45,14 @@ class HamiltonianNetwork(nn.Module):
     """From a crystal to the irrep coefficients of its H blocks.
 
     recompute: whether to compute each block again in the backward pass instead of keeping what is inside it.
+    bf16_products: whether the blocks multiply by their channel matrices in bfloat16 while gradients are recorded;
+        norms, rotations, TraceGrad and what follows the blocks stay in float32.
     """
 
     def __init__(self, settings: ModelSettings, basis: Basis, spin: SpinMode) -> None:
         super().__init__()
         self.settings = settings
-        self.recompute = False
+        self.recompute = self.bf16_products = False
         self.layout = TargetLayout(basis, spin)
         species, degree = len(basis), settings.harmonics_degree
         sizes = Sizes(degree, settings.radial_basis, species, settings.norm)
@@ -106,13 +108,15 @@ class HamiltonianNetwork(nn.Module):
         node = self.species.index_select(0, graph.species)
         edge = self.edge_embedding(length)
         invariants = []
-        for block in range(self.settings.blocks):
-            if self.recompute and torch.is_grad_enabled():
-                node, edge, z = checkpoint(self._block, block, node, edge, geometry, use_reentrant=False)
-            else:
-                node, edge, z = self._block(block, node, edge, geometry)
-            if z is not None:
-                invariants.append(z)
+        training = torch.is_grad_enabled()
+        with torch.autocast(node.device.type, torch.bfloat16, enabled=self.bf16_products and training):
+            for block in range(self.settings.blocks):
+                if self.recompute and training:
+                    node, edge, z = checkpoint(self._block, block, node, edge, geometry, use_reentrant=False)
+                else:
+                    node, edge, z = self._block(block, node, edge, geometry)
+                if z is not None:
+                    invariants.append(z)
         raw = self.order(self.head(edge))
         traces = None if self.decoder is None else self.decoder(torch.cat(invariants, dim=1))
         if arrangement.place is not None:

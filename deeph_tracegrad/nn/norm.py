@@ -13,6 +13,7 @@ from deeph_tracegrad.nn.kernels.library import compiled
 from deeph_tracegrad.nn.kernels.norm import NormKernel
 from deeph_tracegrad.nn.layout import Layout
 from deeph_tracegrad.nn.linear import SCALAR
+from deeph_tracegrad.nn.precision import full_precision
 from deeph_tracegrad.nn.rotations import EdgeRotations
 
 _EPSILON = 1e-5
@@ -93,6 +94,7 @@ class GraphNorm(Norm):
         self._split = [*scalars, layout.dim - sum(scalars)]
         self._kernel = NormKernel(layout, _EPSILON)
 
+    @full_precision
     def forward(self, features: Tensor, skip: Tensor, rows: Rows) -> Tensor:
         """The normed features plus the skipped ones: (R, F), (R, F) -> (R, F)."""
         if compiled(features):
@@ -139,6 +141,7 @@ class LocalNorm(Norm):
                 averages[start : start + count, number] = 1 / (count * irrep.size)
         super().__init__(layout, averages)
 
+    @full_precision
     def forward(self, features: Tensor, skip: Tensor, *_: object) -> Tensor:
         """The normed features plus the skipped ones: (R, F), (R, F) -> (R, F). `GraphNorm` needs the rest."""
         averages = self.averages.to(features)

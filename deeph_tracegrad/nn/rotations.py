@@ -11,6 +11,7 @@ from deeph_tracegrad.frames import euler_angles, rotation_matrices
 from deeph_tracegrad.nn.kernels.geometry import turns
 from deeph_tracegrad.nn.kernels.library import compiled
 from deeph_tracegrad.nn.layout import Irrep, Layout
+from deeph_tracegrad.nn.precision import full_precision
 
 
 class EdgeRotations:
@@ -46,6 +47,7 @@ class EdgeRotations:
         for irrep, matrix in self.matrices.items():
             self.addresses[2 * irrep.degree + (not irrep.natural)] = matrix.data_ptr()
 
+    @full_precision
     def gather_ends(self, features: Tensor, layout: Layout, edge_index: Tensor) -> Tensor:
         """Features of both atoms of each edge in its frame: (N, F), (2, R) -> (R, 2 F), i's channels before j's.
 
@@ -58,6 +60,7 @@ class EdgeRotations:
             [torch.bmm(self.matrices[irrep], torch.cat(pair, dim=2)) for irrep, *pair in parts]
         )
 
+    @full_precision
     def scatter(self, features: Tensor, layout: Layout, index: Tensor, atoms: int) -> Tensor:
         """Features of edges, (R, F), summed in global coordinates over the edges of each atom, (N, F)."""
         flat = self.out_of(features, layout)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from deeph_tracegrad.nn.layout import Layout
 from deeph_tracegrad.nn.pairs import ChannelPairs
+from deeph_tracegrad.nn.precision import full_precision
 
 _NORM_EPSILON = 1e-6
 
@@ -39,6 +40,7 @@ class TraceGrad(nn.Module):
         self.out = nn.Linear(width, targets)
         self.out_norm = nn.LayerNorm(targets, eps=_NORM_EPSILON)
 
+    @full_precision
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """(R, F) -> z (R, T), f + v (R, F)."""
         z, slope = self._perceptron(self._pairs.forms(features, self.quadratic))

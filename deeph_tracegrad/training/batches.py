@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch_geometric.data import Batch
 
 from deeph_tracegrad.config import TraceGradSettings
@@ -52,12 +53,33 @@ def share(batch: Sequence[int], edge_counts: np.ndarray, rank: int, size: int) -
     return mine
 
 
+class KeptGraphs:
+    """Graphs by their place in the dataset, the first that come, up to a limit in GiB.
+
+    full: whether one was not kept.
+    """
+
+    def __init__(self, limit: float) -> None:
+        self.graphs: dict[int, HamiltonianGraph] = {}
+        self.full = False
+        self._free = limit * 2**30
+
+    def keep(self, sample: int, graph: HamiltonianGraph) -> None:
+        """If there is room for its arrays, and was for all before."""
+        size = sum(value.nbytes for value in graph.to_dict().values() if isinstance(value, Tensor))
+        self.full = self.full or size > self._free
+        if not self.full:
+            self.graphs[sample] = graph
+            self._free -= size
+
+
 class GraphLoader:
     """Reads samples as batches on a device, one batch ahead of the one in use.
 
     Targets and labels are in `dtype`; the geometry stays in double precision until the network takes it.
 
-    tracegrad: what to add trace labels for. part, parts: which of so many parts of the edges of each sample is read.
+    tracegrad: what to add trace labels for. memory_limit: GiB of samples to keep. part, parts: which of so many parts
+    of the edges of each sample is read.
     """
 
     def __init__(
@@ -67,7 +89,7 @@ class GraphLoader:
         dtype: torch.dtype,
         tracegrad: TraceGradSettings,
         *,
-        in_memory: bool,
+        memory_limit: float,
         part: int = 0,
         parts: int = 1,
     ) -> None:
@@ -77,7 +99,7 @@ class GraphLoader:
         self._device = device
         self._dtype = dtype
         self._part, self._parts = part, parts
-        self._kept: dict[int, HamiltonianGraph] | None = {} if in_memory else None
+        self.kept = KeptGraphs(memory_limit)
 
     def batches(self, shares: Sequence[Sequence[int]]) -> Iterator[HamiltonianGraph | None]:
         """One batch for each list of samples; None for an empty list."""
@@ -99,8 +121,8 @@ class GraphLoader:
         return batch.to(self._device, non_blocking=True)
 
     def _graph(self, sample: int) -> HamiltonianGraph:
-        if self._kept is not None and sample in self._kept:
-            return self._kept[sample]
+        if sample in self.kept.graphs:
+            return self.kept.graphs[sample]
         graph = self._dataset[sample]
         if self._parts > 1:
             rows = divided(graph.edge_index[0].numpy(), graph.reverse_edge.numpy(), self._parts)[self._part]
@@ -108,6 +130,5 @@ class GraphLoader:
         if self._tracegrad.enabled:
             graph.trace_labels = trace_labels(graph.target, self._layout, self._tracegrad).to(self._dtype)
         graph.target = graph.target.to(self._dtype)
-        if self._kept is not None:
-            self._kept[sample] = graph
+        self.kept.keep(sample, graph)
         return graph

@@ -1,11 +1,14 @@
 """The training loop.
 
 All ranks run it in step: each computes its share of every batch, errors and gradients are summed, and each then makes
-the same update. Only the main rank writes. Ranks of a group have the same structures, and each some of their edges.
+the same update. The main rank writes, and each rank its own log. Ranks of a group have the same structures, and each
+some of their edges.
 """
 
 import math
+import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
 
@@ -27,6 +30,8 @@ from deeph_tracegrad.training.gradients import GradientSum
 from deeph_tracegrad.training.interruption import Interruption, interruption
 from deeph_tracegrad.training.losses import NUM_SUMS, BlockLoss, error_sums, training_loss
 from deeph_tracegrad.training.metrics import HEADER, EpochMetrics, MetricsWriter, duration
+from deeph_tracegrad.training.precision import deterministic, require_fitting_products, tf32
+from deeph_tracegrad.training.rank_log import Interval
 from deeph_tracegrad.training.run_folder import Event, Resume, RunFolder
 from deeph_tracegrad.training.schedules import MAX_FRUITLESS_REVERTS
 from deeph_tracegrad.training.split import split_samples
@@ -37,7 +42,7 @@ def train(config: Config, *, resume: Resume) -> None:
     """Train a network as configured; write everything into the run folder.
 
     Raises:
-        ConfigError: a device, split or network that cannot be.
+        ConfigError: a device, split, network or precision that cannot be.
         LaunchError: the ranks do not find each other.
         LostRankError: another rank ended.
         TrainingError: the run folder is taken, there is nothing to resume, or the loss does not stay finite.
@@ -50,9 +55,11 @@ def train(config: Config, *, resume: Resume) -> None:
         f"lower data.max_edges, now {config.data.max_edges}, use more ranks (with parallel.graph, now "
         f"{config.parallel.graph}, for one large structure), training.recompute or a smaller network"
     )
+    require_fitting_products(config.training)
     folder = RunFolder(config.training.run)
     with (
         folder.faults(),
+        deterministic(enabled=config.training.deterministic),
         joined_ranks(config) as ranks,
         interruption() as request,  # around the next: a launcher that sees a rank lost signals those that tell of it
         lost_ranks_named(ranks),
@@ -82,11 +89,13 @@ class Training:
             ranks.device,
             dtype,
             config.model.tracegrad,
-            in_memory=config.data.in_memory,
+            memory_limit=config.data.memory_limit,
             part=ranks.part,
             parts=ranks.parts,
         )
+        self._told_what_is_kept = False
         self.folder = folder
+        self.interval = Interval()
         labels = self.split.labels(self.dataset.labels)
         facts = {**library_versions(), "device": device_name(ranks.device), "ranks": str(ranks.size)}
         if resume:
@@ -108,6 +117,8 @@ class Training:
                     pace = (time.perf_counter() - start) / max(1, state.epoch - first)
                     self.folder.say(metrics.line(pace * (settings.epochs - state.epoch)))
                     writer.write(metrics)
+                    self.folder.rank_log.say(f"epoch {state.epoch}: {self.interval.describe()}")
+                    self.interval = Interval()
                     self.conclude(metrics)
                 if number := self.request.on_any_rank():
                     self._stop(number)
@@ -128,20 +139,25 @@ class Training:
         state, start = self.state, time.perf_counter()
         order = shuffled(self.split.train, self.settings.seed, state.epoch)
         batches = pack(order, self.edge_counts, self.config.data.max_edges)
-        for graph in self.loader.batches(self._shares(batches)[state.batch :]):
+        for graph in self.interval.awaited(self.loader.batches(self._shares(batches)[state.batch :])):
             state.learning_rate = state.schedule.rate(state.epoch + (state.batch + 1) / len(batches))
-            self.step(graph)
+            with tf32(enabled=self.settings.matrix_products == "tf32"):
+                self.step(graph)
             state.edges += int(self.edge_counts[batches[state.batch]].sum())
+            self.interval.edges += 0 if graph is None else graph.num_edges
             state.batch += 1
             if self.request.on_any_rank() or (state.batch % FINITE_INTERVAL == 0 and not state.sums[0].isfinite()):
                 break
         loss = state.sums[0].item()  # this also waits for the device
-        state.seconds += time.perf_counter() - start
+        seconds = time.perf_counter() - start
+        state.seconds += seconds
+        self.interval.seconds += seconds
         if not math.isfinite(loss):
             self._go_back(f"the training loss is {loss} in epoch {state.epoch + 1}")
         elif state.batch == len(batches):
             state.epoch += 1
             state.batch = 0
+        self._tell_what_is_kept()
 
     def step(self, graph: HamiltonianGraph | None) -> None:
         """One update of the weights from this rank's share of a batch, which may be empty."""
@@ -150,11 +166,13 @@ class Training:
         if graph is not None:
             prediction = state.network(graph, self.ranks.group_sum)
             errors = error_sums(prediction, graph, state.network.layout, self.loss)
-        total = self.ranks.sum(errors.detach().clone())
+        with self.interval.meeting():
+            total = self.ranks.sum(errors.detach().clone())
         state.optimizer.zero_grad()
         if graph is not None:
             training_loss(errors, total, self.config.model.tracegrad.loss_weight).backward()
-        self.gradients.finish()
+        with self.interval.meeting():
+            self.gradients.finish()
         if self.settings.optimizer.gradient_clip:
             clip_grad_norm_(self.parameters, self.settings.optimizer.gradient_clip)
         state.optimizer.step()
@@ -274,9 +292,22 @@ class Training:
         )
         self.folder.say(text)
         self.folder.note(Event.STOPPED, self.state.epoch, text)
+        self.folder.rank_log.say(text)
         if number == signal.SIGTERM:
             raise PreemptionError(text)
         raise KeyboardInterrupt
+
+    def _tell_what_is_kept(self) -> None:
+        """Once, where not all samples have room in memory."""
+        limit, kept = self.config.data.memory_limit, self.loader.kept
+        if kept.full and limit and not self._told_what_is_kept:
+            self._told_what_is_kept = True
+            text = (
+                f"data.memory_limit = {limit:g} GiB keeps {count(len(kept.graphs), 'sample')} in memory; the others "
+                "are read again for each epoch"
+            )
+            self.folder.say(text)
+            self.folder.rank_log.say(text)
 
     def _introduce(self) -> None:
         split, ranks = self.split, self.ranks
@@ -286,6 +317,10 @@ class Training:
             f"{device_name(ranks.device)}, {ranks.describe()}; {weights} weights in {self.settings.dtype}; "
             f"{count(len(split.train), 'sample')} of {edges} edges to train on, {len(split.validation)} to validate, "
             f"{len(split.test)} to test; {self.dataset.basis.describe()}, spin {self.dataset.spin}"
+        )
+        self.folder.rank_log.started(
+            f"rank {ranks.rank} of {ranks.size} on {socket.gethostname()}, process {os.getpid()}, "
+            f"{device_name(ranks.device)}, {count(torch.get_num_threads(), 'thread')}; after epoch {self.state.epoch}"
         )
         self.folder.note(Event.STARTED, self.state.epoch, f"{device_name(ranks.device)}, {ranks.describe()}")
         self.folder.say(HEADER)
@@ -298,6 +333,7 @@ class Training:
             f"after epoch {state.best_epoch}: {folder.best}; also {folder.last}, {folder.metrics}"
         )
         folder.note(Event.FINISHED, state.epoch, f"{state.epoch} epochs{reason}")
+        folder.rank_log.say(f"finished: {state.epoch} epochs")
 
 
 def _means(sums: Tensor) -> tuple[float, float | None]:

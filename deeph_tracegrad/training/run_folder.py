@@ -1,10 +1,9 @@
-"""The folder of one training: configuration, versions, split, log, events, metrics, checkpoints."""
+"""The folder of one training: configuration, versions, split, logs, events, metrics, checkpoints."""
 
 import csv
 import json
-import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -12,10 +11,11 @@ from typing import Any, Literal
 
 from deeph_tracegrad.atomic import atomic_path
 from deeph_tracegrad.config import Config, annotated_toml, differing_keys
-from deeph_tracegrad.console import say
+from deeph_tracegrad.console import say, warnings_heard
 from deeph_tracegrad.errors import MismatchError, PreemptionError, TrainingError
 from deeph_tracegrad.parallel import world
 from deeph_tracegrad.training.checkpoint import Checkpoint, load_checkpoint
+from deeph_tracegrad.training.rank_log import RankLog, describe
 
 Resume = Literal["never", "auto", "always"]
 
@@ -47,7 +47,7 @@ _DEFINING_KEYS = (
 
 
 class RunFolder:
-    """The files of one training. Only the main rank writes; all ranks may ask for paths."""
+    """The files of one training. The main rank writes them, and each rank a log of its own."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -56,6 +56,8 @@ class RunFolder:
         self.metrics = path / "metrics.csv"
         self.tensorboard = path / "tensorboard"
         self.events = path / "events.csv"
+        self.rank_logs = path / "logs"
+        self.rank_log = RankLog(self.rank_logs)
         self._log = path / "train.log"
         self._in_use = False
 
@@ -80,7 +82,7 @@ class RunFolder:
             if self.path.exists() and not (self.path / _CONFIG).is_file() and _has_content(self.path):
                 raise TrainingError(f"{self.path} exists and is no training; choose another training.run")
             self._write(config, split, facts)
-            for earlier in (self._log, self.metrics, self.events, *self.path.glob("rank_*.log")):
+            for earlier in (self._log, self.metrics, self.events, *self.rank_logs.glob("rank_*.log")):
                 earlier.unlink(missing_ok=True)
         self._in_use = True
         world().barrier()
@@ -133,18 +135,22 @@ class RunFolder:
 
     @contextmanager
     def faults(self) -> Iterator[None]:
-        """Keep what ends the training in this folder: the main rank in events.csv, another in rank_<n>.log."""
+        """Keep what ends the training in this folder, in events.csv and each rank's log; there warnings, too."""
         try:
-            yield
+            with warnings_heard(self._take_warning):
+                yield
         except PreemptionError:
             raise
         except Exception as error:
             if self._in_use:
-                self.note(Event.FAILED, None, f"{type(error).__name__}: {error}")
-                if not world().is_main:
-                    log = self.path / f"rank_{world().rank}.log"
-                    log.write_text(traceback.format_exc(), encoding="utf-8")
+                with suppress(OSError):  # of a full disk, which may be the error
+                    self.rank_log.failed(error)
+                self.note(Event.FAILED, None, describe(error))
             raise
+
+    def _take_warning(self, text: str) -> None:
+        if self._in_use:
+            self.rank_log.say(f"warning: {text}")
 
     def _write(self, config: Config, split: dict[str, list[str]], facts: dict[str, Any]) -> None:
         for leftover in self.path.glob(".*.part*"):  # of a process that was killed while it wrote

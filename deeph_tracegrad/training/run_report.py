@@ -12,6 +12,7 @@ from deeph_tracegrad.atomic import atomic_path
 from deeph_tracegrad.config import Config, load_config
 from deeph_tracegrad.console import count
 from deeph_tracegrad.errors import ReadError, WriteError
+from deeph_tracegrad.training.rank_log import faults_of_last_run
 from deeph_tracegrad.training.run_folder import Event, RunFolder
 
 PICTURE = "losses.png"
@@ -90,8 +91,10 @@ class RunReport:
         yield "interruptions", str(len(self._all(Event.STOPPED))), None
         rollbacks = self._all(Event.ROLLBACK)
         yield "rollbacks", str(len(rollbacks)), rollbacks[-1].text if rollbacks else None
-        for log in sorted(self.folder.path.glob("rank_*.log")):
-            yield "fault of a rank", str(log), "The traceback of a rank other than 0."
+        for message, ranks in faults_of_last_run(self.folder.rank_logs).items():
+            if ranks != [0]:  # whose fault is the state
+                numbers = ", ".join(map(str, sorted(ranks)))
+                yield "fault", f"of rank {numbers}: {message}", f"The traceback is in {self.folder.rank_logs}."
 
     def _state(self) -> tuple[str, str, str | None]:
         ends = [happening for happening in self.happenings if happening.event is not Event.ROLLBACK]

@@ -35,6 +35,7 @@ class TrainingState:
         dtype = getattr(torch, config.training.dtype)
         self.network = HamiltonianNetwork(config.model, basis, spin).to(device, dtype)
         self.network.recompute = config.training.recompute
+        self.network.bf16_products = config.training.matrix_products == "bf16"
         self.average = WeightAverage(self.network, settings.ema_decay) if settings.ema_decay else None
         self.optimizer = _optimizer(self.network, settings)
         self.schedule = Schedule(config.training.schedule, settings.learning_rate, config.training.epochs)

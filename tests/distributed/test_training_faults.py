@@ -15,6 +15,8 @@ import pytest
 import torch
 
 from deeph_tracegrad.config import load_config
+from deeph_tracegrad.dataset import GraphDataset
+from deeph_tracegrad.preprocess.inspection import training_findings
 from deeph_tracegrad.training.checkpoint import load_checkpoint
 from deeph_tracegrad.training.loop import Training
 from deeph_tracegrad.training.metrics import read_metrics
@@ -292,17 +294,38 @@ Training.step = spoiling
 
 
 @needs_mpirun
-def test_the_fault_of_another_rank_is_kept(tiny_training: Path, tmp_path: Path) -> None:
+def test_each_rank_keeps_a_log_with_its_fault(tiny_training: Path, tmp_path: Path) -> None:
     program = changed("""
+from deeph_tracegrad.console import warn
 from deeph_tracegrad.parallel import world
 from deeph_tracegrad.training.loop import Training
 step = Training.step
 def broken(self, graph):
-    if world().rank == 1 and self.state.epoch == 1: raise ArithmeticError("of this rank alone")
+    if world().rank == 1 and self.state.epoch == 1:
+        warn("this rank is not well")
+        raise ArithmeticError("of this rank alone")
     step(self, graph)
 Training.step = broken
 """)
     done = finish(start(mpirun(2), "train", tiny_training, program=program), 60.0)
     assert done.returncode == 3
     assert "of this rank alone" in done.stderr
-    assert "ArithmeticError: of this rank alone" in (tmp_path / "run" / "rank_1.log").read_text()
+    zero, one = ((tmp_path / "run" / "logs" / f"rank_{rank}.log").read_text() for rank in (0, 1))
+    assert "started: rank 0 of 2 on " in zero
+    assert "started: rank 1 of 2 on " in one
+    assert "not well" not in zero
+    assert " warning: this rank is not well\n" in one
+    assert " failed: ArithmeticError: of this rank alone\nTraceback" in one
+    shares = [int(re.search(r" epoch 1: (\d+) edges in ", log)[1]) for log in (zero, one)]
+    dataset = GraphDataset(load_config(tiny_training).data.dataset)
+    assert sum(shares) == dataset.edge_counts[:3].sum()
+    assert min(shares) > 0
+
+    found = {finding.name: finding.value for finding in training_findings(tmp_path / "run")}
+    assert found["fault"] == "of rank 1: ArithmeticError: of this rank alone"
+    assert finish(start(mpirun(2), "train", tiny_training, "--resume"), 60.0).returncode == 0
+    again = (tmp_path / "run" / "logs" / "rank_1.log").read_text()
+    assert again.startswith(one)
+    assert again.count(" started: rank 1 of 2") == 2
+    assert again.endswith(" finished: 4 epochs\n")
+    assert "fault" not in {finding.name for finding in training_findings(tmp_path / "run")}

@@ -24,7 +24,7 @@ WRITTEN = {
     },
     "guide/training": {
         *("config.toml", "split.json", "versions.json", "train.log", "metrics.csv", "events.csv", "tensorboard"),
-        *("best.pt", "last.pt"),
+        *("logs", "best.pt", "last.pt"),
     },
     "guide/predicted": {"c_00"},
     "guide/predicted/c_00": DEEPH | {"hamiltonian_pred.h5"},

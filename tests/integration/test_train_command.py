@@ -152,6 +152,18 @@ def test_weights_that_the_network_does_not_have(
     assert "set model.target_scaling = true" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("limit", "kept"), [(0.0, None), (7e-5, 2), (2.0, None)])
+def test_results_do_not_depend_on_what_is_kept_in_memory(
+    command: Command, tiny_training: Path, tmp_path: Path, limit: float, kept: int | None
+) -> None:
+    assert command("train", tiny_training) == 0
+    limited = ("--set", f"data.memory_limit={limit}", "--set", f"training.run={tmp_path / 'limited'}")
+    assert command("train", tiny_training, *limited) == 0
+    assert_same_state(tmp_path / "run" / "last.pt", tmp_path / "limited" / "last.pt")
+    told = re.findall(r"memory_limit = .* GiB keeps (\d) samples", (tmp_path / "limited" / "train.log").read_text())
+    assert told == ([] if kept is None else [str(kept)])
+
+
 @pytest.mark.parametrize(("steps", "settings"), [(2, ()), (3, ()), (5, ()), (3, FITTED)])
 def test_resumed_equals_uninterrupted(
     command: Command,

@@ -24,7 +24,7 @@ WRITTEN = {
     "dataset": {"dataset.json", "shards"},
     "training": {
         *("config.toml", "split.json", "versions.json", "train.log", "metrics.csv", "events.csv", "tensorboard"),
-        *("best.pt", "last.pt"),
+        *("logs", "best.pt", "last.pt"),
     },
     "overlaps/bilayer": DEEPH,
     "predicted": {"bilayer", "bilayer_1_2"},

@@ -15,6 +15,8 @@ from deeph_tracegrad.targets import TargetLayout
 from deeph_tracegrad.training.batches import GraphLoader, pack, share, shuffled
 from deeph_tracegrad.training.labels import trace_labels
 
+SMALL = 100_000  # bytes: holds two of the samples of two atoms, and not that of eight
+
 COUNTS = st.lists(st.integers(1, 500), min_size=1, max_size=30)
 
 
@@ -55,13 +57,13 @@ def test_order_depends_on_seed_and_epoch_only() -> None:
     assert len({tuple(shuffled(samples, seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
 
 
-@pytest.mark.parametrize("in_memory", [True, False])
-def test_loader_gives_the_samples_in_order(graphene_dataset: Path, in_memory: bool) -> None:
+@pytest.mark.parametrize("memory_limit", [2.0, SMALL / 2**30, 0.0])
+def test_loader_gives_the_samples_in_order(graphene_dataset: Path, memory_limit: float) -> None:
     dataset = GraphDataset(graphene_dataset)
     tracegrad = TraceGradSettings(signal="nuclear")
-    loader = GraphLoader(dataset, torch.device("cpu"), torch.float32, tracegrad, in_memory=in_memory)
+    loader = GraphLoader(dataset, torch.device("cpu"), torch.float32, tracegrad, memory_limit=memory_limit)
     layout = TargetLayout(dataset.basis, dataset.spin)
-    for _ in range(2):
+    for _ in range(3):
         first, nothing, second = loader.batches([[2, 0], [], [3]])
         assert nothing is None
         assert torch.equal(first.target, torch.cat([dataset[2].target, dataset[0].target]).float())
@@ -72,8 +74,24 @@ def test_loader_gives_the_samples_in_order(graphene_dataset: Path, in_memory: bo
         assert first.num_graphs == 2
 
 
+@pytest.mark.parametrize(("memory_limit", "kept"), [(2.0, [2, 0, 3]), (SMALL / 2**30, [2, 0]), (0.0, [])])
+def test_loader_keeps_the_first_samples_up_to_the_limit(
+    graphene_dataset: Path, monkeypatch: pytest.MonkeyPatch, memory_limit: float, kept: list[int]
+) -> None:
+    dataset = GraphDataset(graphene_dataset)
+    loader = GraphLoader(dataset, torch.device("cpu"), torch.float64, TraceGradSettings(), memory_limit=memory_limit)
+    read: list[int] = []
+    original = GraphDataset.__getitem__
+    monkeypatch.setattr(GraphDataset, "__getitem__", lambda self, place: read.append(place) or original(self, place))
+    for _ in range(3):
+        list(loader.batches([[2, 0], [3]]))
+    assert list(loader.kept.graphs) == kept
+    assert loader.kept.full == (kept != [2, 0, 3])
+    assert read == [2, 0, 3] + 2 * [place for place in (2, 0, 3) if place not in kept]
+
+
 def test_loader_passes_errors_on(graphene_dataset: Path) -> None:
     plain = TraceGradSettings(enabled=False)
-    loader = GraphLoader(GraphDataset(graphene_dataset), torch.device("cpu"), torch.float32, plain, in_memory=True)
+    loader = GraphLoader(GraphDataset(graphene_dataset), torch.device("cpu"), torch.float32, plain, memory_limit=2.0)
     with pytest.raises(IndexError):
         list(loader.batches([[0], [99]]))

@@ -176,6 +176,8 @@ def test_checkpoints_of_before_a_key_have_its_default(saved: Path) -> None:
         del content["config"]["model"]["tracegrad"][key]
     for key in ("huber_delta", "block_weights"):
         del content["config"]["training"][key]
+    del content["config"]["data"]["memory_limit"]
+    content["config"]["data"]["in_memory"] = True
     torch.save(content, saved)
     assert load_checkpoint(saved).config == tiny_config()
 

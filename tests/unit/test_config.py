@@ -45,10 +45,23 @@ def test_configs_has_no_other_file() -> None:
 )
 def test_written_and_read_again(label: str, rate: float, decay: float) -> None:
     config = Config(
-        data=DataSettings(train=[label, "*"], in_memory=False),
+        data=DataSettings(train=[label, "*"], memory_limit=0.5),
         training=TrainingSettings(run=Path("a b"), optimizer=OptimizerSettings(learning_rate=rate, ema_decay=decay)),
     )
     assert parse_config(tomllib.loads(annotated_toml(config)), "text") == config
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("in_memory = true", DataSettings().memory_limit),
+        ("in_memory = false", 0.0),
+        ("in_memory = false\nmemory_limit = 3", 3.0),
+    ],
+)
+def test_the_earlier_switch_of_the_memory_is_read(tmp_path: Path, text: str, expected: float) -> None:
+    config = load_config(written(tmp_path, f"[data]\nsplit_seed = 4\n{text}"))
+    assert config.data == DataSettings(split_seed=4, memory_limit=expected)
 
 
 def test_every_key_is_described() -> None:
