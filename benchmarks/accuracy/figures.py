@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import LogFormatter
 from study import Budget, DataSet
 from summary import FAITHFUL, Summary
@@ -16,7 +17,7 @@ CURVES = ("deeph-e3", "compact", "paper", "schedule", "choices", "best")
 def draw_errors(summary: Summary, chosen: DataSet, path: Path) -> None:
     """Errors of all rows on the validation structures: bars for the means over the seeds, points for the seeds."""
     rows = list(dict.fromkeys(row for budget in COLOURS for row in summary.rows(chosen, budget)))
-    figure = Figure(figsize=(11, 1.4 + 0.42 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(11, 1.6 + 0.42 * len(rows)), layout="constrained")
     panels = figure.subplots(1, len(PANELS), sharey=True)
     for axes, (column, label) in zip(panels, PANELS.items(), strict=True):
         for offset, (budget, colour) in zip((-0.2, 0.2), COLOURS.items(), strict=True):
@@ -30,11 +31,11 @@ def draw_errors(summary: Summary, chosen: DataSet, path: Path) -> None:
             axes.axvline(faithful.mean, color="grey", lw=0.8, ls="--")
         axes.set_xlabel(label)
         axes.spines[["top", "right"]].set_visible(False)
+    panels[-1].set_xscale("log")  # errors of energies range over orders of magnitude
     panels[0].set_yticks(range(len(rows)), [row.title for row in rows])
     panels[0].set_ylim(len(rows) - 0.5, -0.5)
-    for budget, colour in COLOURS.items():
-        panels[-1].barh(0, 0, color=colour, label=f"equal {budget}")
-    panels[-1].legend(frameon=False, loc="lower right")
+    handles = [Patch(color=colour, label=f"equal {budget}") for budget, colour in COLOURS.items()]
+    figure.legend(handles=handles, frameon=False, loc="outside lower center", ncols=len(handles))
     figure.suptitle(chosen.title)
     figure.savefig(path, dpi=130)
 
