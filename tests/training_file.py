@@ -22,6 +22,8 @@ node_channels = 8
 edge_channels = 8
 harmonics_degree = 2
 radial_basis = 16
+two_centre_baseline = false
+target_scaling = false
 tracegrad = {{ width = 8, decoder_width = 8 }}
 [training]
 run = "{folder / "run"}"
@@ -29,6 +31,7 @@ epochs = 4
 dtype = "float64"
 device = "cpu"
 threads = 1
+loss = "mse"
 optimizer = {{ learning_rate = 5e-3 }}
 schedule = {{ warmup_epochs = 1 }}
 """

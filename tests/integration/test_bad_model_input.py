@@ -98,7 +98,10 @@ def write_part(path, good):
 
 def write_flipped(path, good):
     content = bytearray(good.read_bytes())
-    content[len(content) // 2] ^= 1
+    with zipfile.ZipFile(good) as archive:
+        largest = max(archive.infolist(), key=lambda entry: entry.file_size)
+        place = content.index(archive.read(largest)) + largest.file_size // 2  # entries are not compressed
+    content[place] ^= 1
     path.write_bytes(content)
 
 
