@@ -15,10 +15,7 @@ Twisted bilayer graphene, C6.0-s2p2d1; (2, 3) has 76 atoms.
 """
 
 import argparse
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from functools import partial
@@ -26,6 +23,7 @@ from pathlib import Path
 
 from _bilayer import twisted_graphene
 from _machine import MIB, peak_memory
+from _ranks import on_ranks
 from memory_per_edge import UNPOOLED, size_of
 
 from deeph_tracegrad.config import Config, parse_config
@@ -50,12 +48,9 @@ def main() -> None:
         material = twisted_graphene(*arguments.twist)
         write_deeph(material, Path(folder) / "runs" / "bilayer")
         build_dataset([f"{folder}/runs"], Path(folder) / "dataset", workers=1)
-        mpirun = Path(sys.executable).parent / "mpirun"
         print(HEADER, flush=True)
         for group in arguments.groups:
-            launch = [str(mpirun) if mpirun.exists() else "mpirun", "-n", str(group), sys.executable, *sys.argv]
-            options = ["--folder", folder, "--group", str(group)]
-            subprocess.run([*launch, *options], check=True, env={**os.environ, **UNPOOLED})
+            on_ranks(group, "--folder", folder, "--group", str(group), **UNPOOLED)
 
 
 def parse() -> argparse.Namespace:

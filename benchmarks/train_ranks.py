@@ -22,8 +22,6 @@ Graphene of 18 displaced atoms and about 845 edges, from the test fixtures; the 
 
 import argparse
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -35,6 +33,7 @@ from typing import Any
 import numpy as np
 import torch
 from _fixtures import read_fixture
+from _ranks import on_ranks
 from pymatgen.core import Structure
 
 from deeph_tracegrad.config import Config, parse_config
@@ -147,9 +146,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         make_dataset(Path(folder), STEPS * arguments.samples)
-        mpirun = Path(sys.executable).parent / "mpirun"
-        launch = [str(mpirun) if mpirun.exists() else "mpirun", "-n", str(arguments.ranks), sys.executable]
-        subprocess.run([*launch, *sys.argv, "--folder", folder], check=True)
+        on_ranks(arguments.ranks, "--folder", folder)
 
 
 def parse() -> argparse.Namespace:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from deeph_tracegrad.nn.kernels.library import compiled, kernel
+from deeph_tracegrad.nn.kernels.library import compiled, kernel, require_alike
 from deeph_tracegrad.nn.layout import Layout
 
 _FEW_FORMS = 64  # up to which the compiled kernels are the faster ones
@@ -77,6 +77,7 @@ class ChannelPairs:
         return compiled(forms) and forms.shape[1] <= _FEW_FORMS
 
     def _call(self, name: str, *arguments: Tensor | int, out: Tensor) -> None:
+        require_alike(out, *(each for each in arguments if isinstance(each, Tensor)))
         contiguous = (each.contiguous() if isinstance(each, Tensor) else each for each in arguments)
         kernel(name, out.dtype)(self._layout.plan, *contiguous, out, torch.get_num_threads())
 

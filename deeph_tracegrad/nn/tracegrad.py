@@ -55,7 +55,7 @@ class TraceGrad(nn.Module):
 
 
 class TraceDecoder(nn.Module):
-    """From the z of all blocks to the (normalised) traces of the targets."""
+    """From the z of all blocks that have one to the labels of the targets."""
 
     def __init__(self, inputs: int, width: int, targets: int) -> None:
         super().__init__()

@@ -9,8 +9,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
+from deeph_tracegrad.annotated_config import annotated_toml
 from deeph_tracegrad.atomic import atomic_path
-from deeph_tracegrad.config import Config, annotated_toml, differing_keys
+from deeph_tracegrad.config import Config, differing_keys
 from deeph_tracegrad.console import say, warnings_heard
 from deeph_tracegrad.errors import MismatchError, PreemptionError, TrainingError
 from deeph_tracegrad.parallel import world

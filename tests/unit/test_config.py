@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deeph_tracegrad.annotated_config import annotated_toml
 from deeph_tracegrad.config import (
     PRESETS,
     Config,
@@ -17,7 +18,6 @@ from deeph_tracegrad.config import (
     OptimizerSettings,
     TraceGradSettings,
     TrainingSettings,
-    annotated_toml,
     differing_keys,
     load_config,
     parse_config,
@@ -29,7 +29,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_files_in_configs_are_in_step(name: str) -> None:
-    """If this fails: python -c "from deeph_tracegrad.config import write_presets; write_presets('configs')"."""
+    """If this fails, write_presets('configs') of annotated_config mends it."""
     assert (CONFIGS / f"{name}.toml").read_text(encoding="utf-8") == annotated_toml(PRESETS[name])
     assert load_config(CONFIGS / f"{name}.toml") == PRESETS[name]
 

@@ -97,6 +97,13 @@ def test_channels_beyond_the_vectors_of_the_processor(monkeypatch):
         assert (one - other).abs().max() < 1e-10 * other.abs().max()
 
 
+def test_weights_of_another_type_are_refused():
+    module, features = module_and_features()
+    module.quadratic.data = module.quadratic.data.float()
+    with pytest.raises((TypeError, RuntimeError), match=r"(?i)float|dtype|Double"):
+        module(features)
+
+
 def test_it_works_without_autograd():
     layout = Layout.parse("4x0e+2x1o")
     module = TraceGrad(layout, width=4, targets=3)
