@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import LogFormatter, NullFormatter
 from study import Budget, DataSet
 from summary import FAITHFUL, Summary
 
@@ -32,6 +32,8 @@ def draw_errors(summary: Summary, chosen: DataSet, path: Path) -> None:
         axes.set_xlabel(label)
         axes.spines[["top", "right"]].set_visible(False)
     panels[-1].set_xscale("log")  # errors of energies range over orders of magnitude
+    panels[-1].set_xlim(left=10 ** np.floor(np.log10(panels[-1].get_xlim()[0])))
+    panels[-1].xaxis.set_minor_formatter(NullFormatter())
     panels[0].set_yticks(range(len(rows)), [row.title for row in rows])
     panels[0].set_ylim(len(rows) - 0.5, -0.5)
     handles = [Patch(color=colour, label=f"equal {budget}") for budget, colour in COLOURS.items()]

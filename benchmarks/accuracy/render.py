@@ -19,7 +19,7 @@ from summary import FAITHFUL, Summary, Value, change
 
 from deeph_tracegrad.atomic import atomic_path
 from deeph_tracegrad.config import PRESETS
-from deeph_tracegrad.errors import TracegradError
+from deeph_tracegrad.errors import ReadError, TracegradError
 
 HEADLINE = next(row for row in ROWS if row.name == "best")
 GOALS = {"hamiltonian": 0.40, "occupied": 0.76}  # how much lower than faithful DeepH-E3, at equal time
@@ -57,7 +57,10 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, default=Path(__file__).parents[2] / "docs")
     arguments = parser.parse_args()
     try:
-        render(Summary(read_results(arguments.results)), arguments.docs)
+        records = read_results(arguments.results)
+        if not records:  # else a wrong path would leave an empty page in place of the last one
+            raise ReadError(arguments.results, "holds no result of run.py, which are the files results/*.json")
+        render(Summary(records), arguments.docs)
     except TracegradError as error:
         sys.exit(str(error))
 

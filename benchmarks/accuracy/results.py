@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from deeph_tracegrad.atomic import atomic_path
+from deeph_tracegrad.errors import ReadError
 
 TABLE = "results.csv"
 _TRAINING = ("set", "row", "budget", "seed", "epochs", "best_epoch", "weights", "step_seconds", "step_ratio")
@@ -18,8 +19,19 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_results(out: Path) -> list[dict[str, Any]]:
-    """The record of each complete training."""
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("results/[!.]*.json"))]
+    """The record of each complete training.
+
+    Raises:
+        ReadError: one is damaged.
+    """
+    return [_record(path) for path in sorted(out.glob("results/[!.]*.json"))]
+
+
+def _record(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ReadError(path, f"damaged result ({error}); remove it, and run.py measures again") from error
 
 
 def write_table(out: Path) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 
 from deeph_tracegrad.targets import TargetLayout
 from deeph_tracegrad.training.error_sums import HISTOGRAM_EDGES, OFF_SITE, ON_SITE, ErrorSums, orbital_maes
@@ -41,7 +42,9 @@ def _draw_map(axes: Axes, errors: ErrorSums, layout: TargetLayout) -> None:
     axes.set_xticks(range(len(names)), names, rotation=90)
     axes.set_yticks(range(len(names)), names)
     axes.set_title("MAE by orbital pair in meV")
-    axes.figure.colorbar(mesh, ax=axes)
+    bar = axes.figure.colorbar(mesh, ax=axes)
+    for axis_formatter in (bar.ax.yaxis.set_major_formatter, bar.ax.yaxis.set_minor_formatter):
+        axis_formatter(StrMethodFormatter("{x:g}"))  # 4, not 4 x 10^0
     if len(names) <= MAX_NUMBERED_SHELLS:
         for (row, column), mae in maes.items():
             place = names.index(column), names.index(row)

@@ -13,6 +13,7 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "accuracy"))
 
 from costs import read_effort
 from measure import similarity, state_errors
+from render import main as render_main
 from render import page, render
 from results import read_results
 from run import perform, planned, run
@@ -240,6 +241,17 @@ class TestPage:
         )
         assert set(one) == {"accuracy.md", "accuracy_mos2.png", "accuracy_curves.png"}
         assert one == two
+
+    @pytest.mark.parametrize("content", [None, "{"])
+    def test_bad_results_leave_the_page_as_it_is(self, tmp_path, monkeypatch, content):
+        (tmp_path / "accuracy.md").write_text("before")
+        if content:
+            (tmp_path / "results").mkdir()
+            (tmp_path / "results" / "one.json").write_text(content)
+        monkeypatch.setattr(sys, "argv", ["render.py", str(tmp_path), "--docs", str(tmp_path)])
+        with pytest.raises(SystemExit, match=r"no result of run\.py|damaged result"):
+            render_main()
+        assert (tmp_path / "accuracy.md").read_text() == "before"
 
     def test_without_results_of_the_best_row_nothing_is_claimed(self):
         text = page(Summary([one for one in self.records if one["row"] != "best"]))
