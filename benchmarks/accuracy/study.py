@@ -121,7 +121,6 @@ ROWS = (
     Row("absolute", "loss: absolute error of blocks", ABSOLUTE),
     Row("choices", "improved DeepH-E3, all of these but the norms", CHOICES, BOTH),
     Row("best-local", "…, norms of each atom and edge", (*BEST, *LOCAL_NORM), reference="best"),
-    Row("best-local", "…, norms of each atom and edge", (*BEST, *LOCAL_NORM), reference="best"),
     Row("squared", "…, loss: mean square", (*BEST, "training.loss=mse"), reference="best"),
     Row("huber", "…, loss: Huber", (*BEST, "training.loss=huber"), reference="best"),
     Row("block-weights", "…, weights by norm", (*BEST, "training.block_weights=norm"), reference="best"),

@@ -47,39 +47,51 @@ class ChannelPairs:
         """The products of both (R, F) times the weight (U, H), (R, H)."""
         out = one.new_empty(len(one), weight.shape[1])
         if self._compiled(weight):
-            self._call("pair_forms", one, other, len(one), weight, weight.shape[1], out=out)
+            self._call("pair_forms", one, other, len(one), weight, weight.shape[1], out=[out])
         else:
             for rows in _rows(one):
                 out[rows] = self._products(one[rows], other[rows]) @ weight
-        return out
-
-    def mixed(self, features: Tensor, slope: Tensor, weight: Tensor) -> Tensor:
-        """Σ_hv s_h W_huv f_v: (R, F), (R, H), (U, H) -> (R, F)."""
-        out = torch.empty_like(features)
-        if self._compiled(weight):
-            self._call("pair_mixed", features, slope, len(features), weight, weight.shape[1], out=out)
-        else:
-            for rows in _rows(features):
-                out[rows] = self._times(slope[rows] @ weight.T, features[rows])
         return out
 
     def weights(self, one: Tensor, other: Tensor, gradient: Tensor) -> Tensor:
         """The products of both (R, F), transposed, times the gradient (R, H), (U, H)."""
         out = one.new_zeros(sum(self.sizes.values()), gradient.shape[1])
         if self._compiled(gradient):
-            self._call("pair_weights", one, other, gradient, *gradient.shape, out=out)
+            self._call("pair_weights", one, other, gradient, *gradient.shape, out=[out])
         else:
             for rows in _rows(one):
                 out.addmm_(self._products(one[rows], other[rows]).T, gradient[rows])
         return out
 
+    def times_and_weights(self, one: Tensor, other: Tensor, weight: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """`times` and `weights` from products that are made once."""
+        forms, weights = gradient.new_empty(gradient.shape), weight.new_zeros(weight.shape)
+        if self._compiled(weight):
+            self._call("pair_forms_and_weights", one, other, weight, gradient, *gradient.shape, out=[forms, weights])
+        else:
+            for rows in _rows(one):
+                products = self._products(one[rows], other[rows])
+                forms[rows] = products @ weight
+                weights.addmm_(products.T, gradient[rows])
+        return forms, weights
+
+    def mixed(self, features: Tensor, slope: Tensor, weight: Tensor) -> Tensor:
+        """Σ_hv s_h W_huv f_v: (R, F), (R, H), (U, H) -> (R, F)."""
+        out = torch.empty_like(features)
+        if self._compiled(weight):
+            self._call("pair_mixed", features, slope, len(features), weight, weight.shape[1], out=[out])
+        else:
+            for rows in _rows(features):
+                out[rows] = self._times(slope[rows] @ weight.T, features[rows])
+        return out
+
     def _compiled(self, forms: Tensor) -> bool:
         return compiled(forms) and forms.shape[1] <= _FEW_FORMS
 
-    def _call(self, name: str, *arguments: Tensor | int, out: Tensor) -> None:
-        require_alike(out, *(each for each in arguments if isinstance(each, Tensor)))
+    def _call(self, name: str, *arguments: Tensor | int, out: list[Tensor]) -> None:
+        require_alike(*out, *(each for each in arguments if isinstance(each, Tensor)))
         contiguous = (each.contiguous() if isinstance(each, Tensor) else each for each in arguments)
-        kernel(name, out.dtype)(self._layout.plan, *contiguous, out, torch.get_num_threads())
+        kernel(name, out[0].dtype)(self._layout.plan, *contiguous, *out, torch.get_num_threads())
 
     def _products(self, one: Tensor, other: Tensor) -> Tensor:
         """<a_u, b_v> + <a_v, b_u> for u < v, <a_u, b_u>: (R, F), (R, F) -> (R, U)."""
@@ -134,8 +146,7 @@ class _Gradient(torch.autograd.Function):
         features, slope, weight = ctx.saved_tensors
         gradient = 2 * gradient
         of_features = ctx.pairs.mixed(gradient, slope, weight)
-        of_slope = ctx.pairs.times(gradient, features, weight)
-        return of_features, of_slope, ctx.pairs.weights(gradient, features, slope), None
+        return of_features, *ctx.pairs.times_and_weights(gradient, features, weight, slope), None
 
 
 def _rows(features: Tensor) -> Iterator[slice]:

@@ -9,6 +9,7 @@ from functools import cache
 from itertools import product
 
 import numpy as np
+import torch
 from scipy import sparse
 
 from deeph_tracegrad.console import warn
@@ -17,6 +18,7 @@ from deeph_tracegrad.inference.solvers import pardiso
 from deeph_tracegrad.inference.solvers.factors import Factors, PositiveFactors, RefinedFactors
 from deeph_tracegrad.inference.solvers.pardiso import PardisoFactors
 from deeph_tracegrad.inference.solvers.superlu import SuperLuFactors
+from deeph_tracegrad.inference.solvers.triangle import upper_triangle
 
 DIRECT_SOLVERS = ("pardiso", "superlu")
 SHIFT_STEP = 1e-4  # eV, how far a shift moves that falls on a state
@@ -78,7 +80,6 @@ def factorise(
     size = hamiltonian.shape[0]
     if direct == "auto" and name == "superlu" and size >= LARGE:
         _advise_pardiso()
-    probe = np.random.default_rng(0).choice([-1.0, 1.0], size).astype(hamiltonian.dtype)
     for attempt, single in product(range(ATTEMPTS), (True, False) if size >= SINGLE_FROM else (False,)):
         sigma = shift + attempt * step
         try:
@@ -90,9 +91,7 @@ def factorise(
                 f"the factors of H - E S with {size:,} orbitals do not fit into memory; use a machine with more, "
                 "or fewer orbitals"
             ) from None
-        solution = factors.solve(probe)
-        error = np.linalg.norm(hamiltonian @ solution - sigma * (overlap @ solution) - probe) / np.sqrt(size)
-        if not factors.perturbed and error < SOUND_SOLVE:
+        if not factors.perturbed:
             return ShiftedFactors(factors, sigma)
     raise SolverError(f"H - E S could not be factorised near E = {shift:.4f} eV; choose another window")
 
@@ -109,7 +108,7 @@ def factorise_positive(matrix: sparse.csr_array, direct: str = "auto") -> Positi
         _advise_pardiso()
     try:
         if name == "pardiso":
-            return PardisoFactors(_upper_triangle(matrix), positive=True)
+            return PardisoFactors(upper_triangle(matrix), positive=True)
         factors = SuperLuFactors(matrix.tocsc())
     except MemoryError:
         raise SolverError(f"the factors of S(k) with {size:,} orbitals do not fit into memory") from None
@@ -121,35 +120,34 @@ def factorise_positive(matrix: sparse.csr_array, direct: str = "auto") -> Positi
 
 
 def _factors(name: str, matrix: sparse.csr_array, *, single: bool) -> Factors:
+    """Factors that solve soundly.
+
+    Raises:
+        ArithmeticError: there are none.
+        MemoryError: they do not fit.
+    """
     if single:
-        rounded = matrix.astype(np.complex64 if np.iscomplexobj(matrix.data) else np.float32)
-        return RefinedFactors(_factors(name, rounded, single=False), matrix)
-    return PardisoFactors(_upper_triangle(matrix)) if name == "pardiso" else SuperLuFactors(matrix.tocsc())
+        dtype = np.complex64 if np.iscomplexobj(matrix.data) else np.float32
+        return RefinedFactors(_factors_of_type(name, matrix, dtype), matrix)
+    factors = _factors_of_type(name, matrix, matrix.dtype)
+    probe = np.random.default_rng(0).choice([-1.0, 1.0], matrix.shape[0]).astype(matrix.dtype)
+    if not np.linalg.norm(matrix @ factors.solve(probe) - probe) < SOUND_SOLVE * np.linalg.norm(probe):
+        raise ArithmeticError("the factors are those of another matrix")
+    return factors
+
+
+def _factors_of_type(name: str, matrix: sparse.csr_array, dtype: np.dtype | type) -> Factors:
+    if name == "pardiso":
+        return PardisoFactors(upper_triangle(matrix).astype(dtype, copy=False))
+    return SuperLuFactors(matrix.astype(dtype, copy=False).tocsc())
 
 
 def _shifted(hamiltonian: sparse.csr_array, overlap: sparse.csr_array, shift: float) -> sparse.csr_array:
-    """H - σS; of two matrices with one pattern only the values are touched."""
+    """H - σS; of two matrices with one pattern only the values are touched, by all threads."""
     if np.shares_memory(hamiltonian.indices, overlap.indices):
-        dtype = np.result_type(hamiltonian, overlap)  # S is real at Γ even where spins make H complex
-        data = np.multiply(overlap.data, -shift, dtype=dtype)
-        data += hamiltonian.data
-        return sparse.csr_array((data, hamiltonian.indices, hamiltonian.indptr), shape=hamiltonian.shape)
+        values = torch.add(torch.from_numpy(hamiltonian.data), torch.from_numpy(overlap.data), alpha=-shift).numpy()
+        return sparse.csr_array((values, hamiltonian.indices, hamiltonian.indptr), shape=hamiltonian.shape)
     return sparse.csr_array(hamiltonian - shift * overlap)
-
-
-def _upper_triangle(matrix: sparse.csr_array) -> sparse.csr_array:
-    """The entries on and above the diagonal; the diagonal whole, with zeros where the matrix stores none."""
-    size = matrix.shape[0]
-    row = np.repeat(np.arange(size, dtype=matrix.indices.dtype), np.diff(matrix.indptr))
-    if int((matrix.indices == row).sum()) < size or not matrix.has_sorted_indices:
-        every = np.arange(size)
-        places = np.concatenate([row, every]), np.concatenate([matrix.indices, every])
-        values = np.concatenate([matrix.data, np.zeros(size, matrix.dtype)])
-        return _upper_triangle(sparse.coo_array((values, places), shape=matrix.shape).tocsr())
-    kept = matrix.indices >= row
-    counts = np.add.reduceat(kept, matrix.indptr[:-1], dtype=matrix.indptr.dtype)
-    indptr = np.concatenate([[0], np.cumsum(counts)])
-    return sparse.csr_array((matrix.data[kept], matrix.indices[kept], indptr), shape=matrix.shape)
 
 
 @cache

@@ -14,7 +14,7 @@ from scipy import sparse
 
 from deeph_tracegrad.inference.solvers.product import product
 
-SOLVED = 1e-6  # residual, of the right-hand side
+SOLVED = 1e-5  # residual, of the right-hand side: that which Lanczos stops at
 CONTRACTION = 0.1  # of the residual, by a step, at least
 MOST_STEPS = 20
 PROBES = 2  # random vectors that the contraction is measured with

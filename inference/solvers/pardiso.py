@@ -11,6 +11,7 @@ Shape letters: M rows, Z stored entries of the upper triangle, n right-hand side
 
 import ctypes
 import ctypes.util
+import os
 import sys
 import weakref
 from functools import cache
@@ -33,6 +34,8 @@ _SAME = 1e3  # relative difference of a row's multipliers that rounding alone ca
 @cache
 def library() -> ctypes.CDLL | None:
     """MKL's single dynamic library; None where it is not installed."""
+    # its threads would spin for 0.2 s after each solve, on the cores that the products in between need
+    os.environ.setdefault("KMP_BLOCKTIME", "0")
     for name in _candidates():
         try:
             found = ctypes.CDLL(str(name))

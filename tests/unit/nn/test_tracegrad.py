@@ -16,7 +16,7 @@ def module_and_features():
     for norm in (module.hidden_norm, module.out_norm):  # neither ones nor zeros
         torch.nn.init.normal_(norm.weight)
         torch.nn.init.normal_(norm.bias)
-    return module, torch.randn(9, layout.dim, dtype=torch.float64, requires_grad=True)
+    return module, torch.randn(41, layout.dim, dtype=torch.float64, requires_grad=True)
 
 
 def invariants(module, features):

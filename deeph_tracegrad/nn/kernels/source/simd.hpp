@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <type_traits>
 
 #if defined(__AVX512F__)
 #include <immintrin.h>
@@ -69,6 +70,35 @@ void store_part(T* target, Vector<T> value, int64_t count) {
   else _mm512_mask_storeu_pd(target, (1u << count) - 1, (__m512d)value);
 #else
   for (int64_t k = 0; k < count; ++k) target[k] = value[k];
+#endif
+}
+
+// The transposed square of as many vectors as they have lanes: for each power of two the halves off the diagonal change
+// places, from large squares to small ones.
+template <class T>
+void transpose_square(Vector<T>* rows) {
+#if defined(__GNUC__) && !defined(__clang__)
+  using Places = typename VectorOf<std::conditional_t<sizeof(T) == 4, int32_t, int64_t>>::type;
+  for (int half = kLanes<T> / 2; half; half /= 2) {
+    Places low, high;
+    for (int k = 0; k < kLanes<T>; ++k) {
+      low[k] = k & half ? kLanes<T> + k - half : k;
+      high[k] = k & half ? kLanes<T> + k : k + half;
+    }
+    for (int r = 0; r < kLanes<T>; ++r)
+      if (!(r & half)) {
+        const Vector<T> first = rows[r], second = rows[r + half];
+        rows[r] = __builtin_shuffle(first, second, low);
+        rows[r + half] = __builtin_shuffle(first, second, high);
+      }
+  }
+#else
+  for (int r = 0; r < kLanes<T>; ++r)
+    for (int k = 0; k < r; ++k) {
+      const T below = rows[r][k];
+      rows[r][k] = rows[k][r];
+      rows[k][r] = below;
+    }
 #endif
 }
 
