@@ -38,6 +38,11 @@ class World:
         """The items that this rank works on: every size-th one."""
         return items[self.rank :: self.size]
 
+    def mapped(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+        """The function of every item, in order, on every rank, while the ranks share the work."""
+        shares = self.gather([function(item) for item in self.share(items)])
+        return [shares[place % self.size][place // self.size] for place in range(len(items))]
+
     def streamed(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
         """On the main rank the function of every item, in order, while the ranks share the work; nothing elsewhere."""
         yield from map(function, items)
@@ -60,6 +65,13 @@ class World:
     def abort(self, code: int) -> None:
         """End every rank when one cannot go on, so that none waits for it."""
 
+    def divided(self, teams: int) -> "World":  # noqa: ARG002
+        """The team that this rank belongs to when all ranks divide into some; they all must call it."""
+        return self
+
+
+ALONE = World()
+
 
 class ConnectedWorld(World, ABC):
     """Ranks that send each other values."""
@@ -71,6 +83,10 @@ class ConnectedWorld(World, ABC):
     @abstractmethod
     def receive(self, source: int) -> Any:
         """The next value that a rank sent, on the main rank."""
+
+    @abstractmethod
+    def divided(self, teams: int) -> World:
+        """The team that this rank belongs to when all ranks divide into some; they all must call it."""
 
     def streamed(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
         """On the main rank the function of every item, in order, while the ranks share the work; nothing elsewhere."""
@@ -118,10 +134,20 @@ class MpiWorld(ConnectedWorld):
         """Wait for all ranks."""
         self.communicator.Barrier()
 
+    def divided(self, teams: int) -> World:
+        """The team that this rank belongs to when all ranks divide into some; they all must call it."""
+        team = self.communicator.Split(team_of(self.rank, self.size, teams), self.rank)
+        return MpiWorld(team.Get_rank(), team.Get_size(), communicator=team)
+
     def abort(self, code: int) -> None:
         """End every rank when one cannot go on, so that none waits for it."""
         if self.size > 1:
             self.communicator.Abort(code)
+
+
+def team_of(rank: int, ranks: int, teams: int) -> int:
+    """The number of the team of a rank; consecutive ranks, as many in each as in the others or one more."""
+    return rank * teams // ranks
 
 
 @cache
@@ -146,3 +172,12 @@ def world() -> World:
         require_company(MPI.Get_library_version().partition("\n")[0])
     machine = everyone.Split_type(MPI.COMM_TYPE_SHARED)
     return MpiWorld(everyone.Get_rank(), everyone.Get_size(), machine.Get_rank(), machine.Get_size(), everyone)
+
+
+@cache
+def team(teams: int) -> World:
+    """This rank's team, when all ranks divide into so many; they all must call it."""
+    everyone = world()
+    if teams == 1:
+        return everyone
+    return everyone.divided(teams) if teams < everyone.size else ALONE

@@ -11,7 +11,7 @@ from pymatgen.core.structure import Structure
 from threadpoolctl import threadpool_limits
 
 from deeph_tracegrad.console import progress
-from deeph_tracegrad.parallel import world
+from deeph_tracegrad.parallel import team, team_of, world
 
 Result = TypeVar("Result")
 
@@ -69,17 +69,18 @@ def over_k_points(
     num_orbitals: int,
     label: str,
     *,
-    together: bool = False,
+    teams: int | None = None,
 ) -> list[Result]:
     """`solve` at each of the k-points (K, 3), which the MPI ranks share; every rank gets all results, in order.
 
-    together: all ranks solve each k-point together, one after another.
+    teams: the ranks divide into so many, whose ranks solve each k-point together; None for every rank on its own.
     Matrices of few orbitals are solved by one thread: on a busy machine threads made iron's 28 orbitals 7 times slower.
     """
     ranks = world()
+    teams = teams or ranks.size
+    number, mates = team_of(ranks.rank, ranks.size, teams), team(teams)
     with threadpool_limits(1 if num_orbitals < THREADED_ORBITALS else None):
-        if together:
-            return [solve(k) for k in progress(list(k_points), len(k_points), label)]
-        mine = ranks.share(list(k_points))
-        shares = ranks.gather([solve(k) for k in progress(mine, len(mine), label)])
-    return [shares[number % ranks.size][number // ranks.size] for number in range(len(k_points))]
+        mine = list(k_points)[number::teams]
+        solved = [solve(k) for k in progress(mine, len(mine), label)]
+    shares = [share for share in ranks.gather(solved if mates.is_main else None) if share is not None]
+    return [shares[number % teams][number // teams] for number in range(len(k_points))]

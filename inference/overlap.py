@@ -9,10 +9,9 @@ from deeph_tracegrad.console import count, say, warn
 from deeph_tracegrad.deeph_format import OVERLAP, write_deeph
 from deeph_tracegrad.errors import Failure, ReadError, TracegradError
 from deeph_tracegrad.integrals.basis_files import read_orbitals
-from deeph_tracegrad.integrals.matrices import ALONE
 from deeph_tracegrad.integrals.overlap import overlap_material
 from deeph_tracegrad.material import Material
-from deeph_tracegrad.parallel import World, world
+from deeph_tracegrad.parallel import ALONE, World, world
 from deeph_tracegrad.structures.files import StructureFile
 from deeph_tracegrad.structures.reader import read_structure
 

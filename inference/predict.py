@@ -19,11 +19,10 @@ from deeph_tracegrad.errors import Failure, MismatchError, ReadError, TracegradE
 from deeph_tracegrad.graph import build_graph
 from deeph_tracegrad.inference.overlap import material_of
 from deeph_tracegrad.inference.parts import PART_EDGES, hamiltonian_in_parts
-from deeph_tracegrad.integrals.matrices import ALONE
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.nn.network import HamiltonianNetwork
 from deeph_tracegrad.orbitals import Basis, SpinMode
-from deeph_tracegrad.parallel import World, world
+from deeph_tracegrad.parallel import ALONE, World, world
 from deeph_tracegrad.structures.files import StructureFile
 from deeph_tracegrad.training.checkpoint import Checkpoint, load_checkpoint
 

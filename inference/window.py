@@ -6,7 +6,7 @@ import numpy as np
 
 from deeph_tracegrad.inference.bloch import BlochOperators
 from deeph_tracegrad.inference.kpoints import over_k_points
-from deeph_tracegrad.inference.solvers import SMALL_CELL, Selection, choose_solver, works_on_all_ranks
+from deeph_tracegrad.inference.solvers import SMALL_CELL, Selection, choose_solver, num_teams
 
 WINDOW_STATES = 40  # of ±1 eV in graphene twisted by 3°, of ±0.35 eV at 1°; their Lanczos vectors cost less than L D L†
 SMALLEST = 1e-3  # eV
@@ -28,8 +28,8 @@ def half_width(operators: BlochOperators, level: float, solver_name: str, direct
         energies = [solver(channel.at_k(k), overlap).energies for channel in operators.hamiltonian]
         return max(float(np.sort(np.abs(one - level))[:WINDOW_STATES][-1]) for one in energies)
 
-    together = works_on_all_ranks(solver)
-    (width,) = over_k_points(solve, GAMMA, operators.num_orbitals, "window", together=together)
+    teams = num_teams(solver, len(GAMMA))
+    (width,) = over_k_points(solve, GAMMA, operators.num_orbitals, "window", teams=teams)
     width = max(width, SMALLEST)
     digits = 1 - math.floor(math.log10(width))
     return math.ceil(width * 10**digits) / 10**digits

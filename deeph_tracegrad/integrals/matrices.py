@@ -18,12 +18,11 @@ from deeph_tracegrad.integrals import operators
 from deeph_tracegrad.integrals.radial import RadialFunctions, check_one_code
 from deeph_tracegrad.integrals.tables import PairTable, pair_table
 from deeph_tracegrad.material import pair_vectors
-from deeph_tracegrad.parallel import World
+from deeph_tracegrad.parallel import ALONE, World
 
 Orbitals = Mapping[str, RadialFunctions]
 """The radial functions of each element."""
 
-ALONE = World()
 
 # Pairs at a time: enough to be worth the calls, few enough for a processor's cache.
 _CHUNK = 4096

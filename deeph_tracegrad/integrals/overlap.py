@@ -5,10 +5,10 @@ from pymatgen.core import Structure
 from deeph_tracegrad.blocks import union_pairs
 from deeph_tracegrad.edges import onsite_pairs, pairs_within, radii_reach
 from deeph_tracegrad.errors import MismatchError
-from deeph_tracegrad.integrals.matrices import ALONE, Orbitals, overlap_matrix
+from deeph_tracegrad.integrals.matrices import Orbitals, overlap_matrix
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.orbitals import Basis, SpinMode
-from deeph_tracegrad.parallel import World
+from deeph_tracegrad.parallel import ALONE, World
 
 
 def overlap_material(structure: Structure, orbitals: Orbitals, ranks: World = ALONE) -> Material:

@@ -1,5 +1,6 @@
 """Eigensolvers for H(k) c = E S(k) c, behind one call: `solver(H, S) -> Spectrum`."""
 
+from dataclasses import replace
 from functools import partial
 
 from deeph_tracegrad.errors import ConfigError
@@ -8,6 +9,7 @@ from deeph_tracegrad.inference.solvers.direct import DIRECT_SOLVERS, choose_dire
 from deeph_tracegrad.inference.solvers.shift_invert import ShiftInvertSolver, count_below
 from deeph_tracegrad.inference.solvers.slepc import SlepcSolver, engine
 from deeph_tracegrad.inference.solvers.spectrum import Selection, Solver, Spectrum
+from deeph_tracegrad.parallel import World, world
 
 DENSE_LIMIT = 3000  # orbitals; beyond, a dense k-point takes minutes and its matrices gigabytes
 SMALL_CELL = 1000  # orbitals; below, all bands of a k-point take about a second
@@ -45,9 +47,18 @@ def choose_solver(
     return partial(solve_dense, with_states=True) if with_states else solve_dense
 
 
-def works_on_all_ranks(solver: Solver) -> bool:
-    """Whether the MPI ranks solve each k-point together, and must all call the solver."""
-    return isinstance(solver, SlepcSolver)
+def num_teams(solver: Solver, num_k: int) -> int:
+    """Into how many teams the MPI ranks divide for so many k-points; a team must call the solver together."""
+    ranks = world().size
+    if isinstance(solver, SlepcSolver):
+        return 1
+    shares = isinstance(solver, ShiftInvertSolver) and solver.selection.window is not None
+    return max(1, min(num_k, ranks)) if shares else ranks
+
+
+def shared_by(solver: Solver, team: World) -> Solver:
+    """The solver for the ranks of a team, among which it divides its work if it can."""
+    return replace(solver, team=team) if isinstance(solver, ShiftInvertSolver) else solver
 
 
 __all__ = [
@@ -64,6 +75,7 @@ __all__ = [
     "choose_solver",
     "count_below",
     "fastest_solver",
+    "num_teams",
+    "shared_by",
     "solve_dense",
-    "works_on_all_ranks",
 ]

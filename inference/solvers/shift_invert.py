@@ -8,6 +8,8 @@ Shape letters: M rows, n states.
 """
 
 from dataclasses import dataclass, replace
+from functools import reduce
+from itertools import pairwise
 
 import numpy as np
 from scipy import sparse
@@ -18,6 +20,7 @@ from deeph_tracegrad.inference.solvers.conditioning import ConstrainedFactors, D
 from deeph_tracegrad.inference.solvers.direct import ATTEMPTS, SHIFT_STEP, ShiftedFactors, factorise
 from deeph_tracegrad.inference.solvers.lanczos import BLOCK, Enough, nearest_states
 from deeph_tracegrad.inference.solvers.spectrum import Selection, Spectrum, rayleigh_ritz
+from deeph_tracegrad.parallel import ALONE, World
 
 ON_LEVEL = 1e-7  # eV; a shift so close to a state may count it on either side
 OVERREACH = 1.05  # by how much the states found from two shifts overlap
@@ -32,12 +35,14 @@ class ShiftInvertSolver:
     """The states of a window, or the nearest to its centre.
 
     direct: name of the direct solver, see `choose_direct_solver`. with_states: whether the spectrum is to hold the
-    states themselves.
+    states themselves. team: ranks that share the shifts of a window, and must all call the solver with the same
+    matrices; each of them needs the memory of a factorisation.
     """
 
     selection: Selection
     direct: str = "auto"
     with_states: bool = False
+    team: World = ALONE
 
     def __call__(self, hamiltonian: sparse.csr_array, overlap: sparse.csr_array) -> Spectrum:
         """Solve for the Hermitian (M, M) matrices at one k.
@@ -47,7 +52,7 @@ class ShiftInvertSolver:
         """
         problem = _Problem(hamiltonian, overlap, deflation_of(overlap, self.direct), self.direct, self.with_states)
         if self.selection.window is not None:
-            return problem.window(*self.selection.window)
+            return problem.window(*self.selection.window, self.team)
         if self.selection.num_bands is not None:
             return problem.nearest(self.selection.centre, self.selection.num_bands)
         raise SolverError("shift-invert needs an energy window or a number of bands: all bands take a dense solver")
@@ -92,12 +97,21 @@ class _Problem:
         chosen = np.sort(np.argsort(np.abs(energies - centre), kind="stable")[:count])
         return found.spectrum.part(chosen, found.spectrum.first + int(chosen[0]))
 
-    def window(self, low: float, high: float) -> Spectrum:
-        """The states between two shifts at the window's edges; a shift that meets a state moves outwards."""
-        radius = OVERREACH * (high - low) / 2
-        bottom, top = self._reaching(low, radius, -SHIFT_STEP), self._reaching(high, radius, SHIFT_STEP)
-        self._refuse_too_many(top.states_below - bottom.states_below)
-        return self._between(bottom, top, 0)
+    def window(self, low: float, high: float, team: World) -> Spectrum:
+        """The states between two shifts at the window's edges; a shift that meets a state moves outwards.
+
+        Each rank of a team takes a shift, and then a slice between two of them.
+        """
+        shifts = np.linspace(low, high, max(team.size, 2))
+        radius = OVERREACH * (shifts[1] - shifts[0]) / 2
+
+        def around(number: int) -> _Found:
+            return self._reaching(shifts[number], radius, SHIFT_STEP if number else -SHIFT_STEP)
+
+        found = team.mapped(around, range(len(shifts)))
+        self._refuse_too_many(found[-1].states_below - found[0].states_below)
+        slices = team.mapped(lambda ends: self._between(*ends, 0), list(pairwise(found)))
+        return reduce(Spectrum.followed_by, slices)
 
     def _between(self, bottom: _Found, top: _Found, cuts: int) -> Spectrum:
         """All states of a slice that so many cuts led to; what deep cuts single out are levels with many copies."""

@@ -30,7 +30,7 @@ from deeph_tracegrad.parallel import world
 
 TOGETHER = """
 seen = []
-found = over_k_points(lambda k: seen.append(k[0]) or 2 * k[0], np.arange(15.0).reshape(5, 3), 10, "test", together=True)
+found = over_k_points(lambda k: seen.append(k[0]) or 2 * k[0], np.arange(15.0).reshape(5, 3), 10, "test", teams=1)
 told = world().gather([float(value) for value in [*seen, *found]])
 """
 
@@ -49,7 +49,7 @@ for kind in (float, complex):
     window = SlepcSolver(Selection(window=(0.2, 0.6)))
     nearest = SlepcSolver(Selection(num_bands=7, centre=0.4))
     for spectrum in over_k_points(lambda number: (window, nearest)[int(number[0])](*pencil), np.array([[0], [1]]),
-                                  {SIZE}, "test", together=True):
+                                  {SIZE}, "test", teams=1):
         told.append([spectrum.first, spectrum.energies.tolist(), spectrum.residuals.max()])
     told.append(slepc.count_below(*pencil, 0.5))
 """
