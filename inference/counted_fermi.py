@@ -3,7 +3,7 @@
 One factorisation of H - E S counts the states below E. Where the count is the electrons' at some E, that is in a gap;
 else the level is bracketed, first at Γ, until the states around it are few enough to be solved for.
 
-Shape letters: K k-points, n states.
+Shape letters: K k-points, s spin channels, n states or energies.
 """
 
 from collections.abc import Callable
@@ -21,6 +21,7 @@ from deeph_tracegrad.inference.kept_points import KeptPoints
 from deeph_tracegrad.inference.kept_results import KeptResults, Origin
 from deeph_tracegrad.inference.solvers import Selection, ShiftInvertSolver, Spectrum, count_below
 from deeph_tracegrad.material import Material
+from deeph_tracegrad.parallel import world
 
 WHOLE = 1e-6  # electrons, by which a count of filled bands may be off
 FIRST_STEP, LARGEST_STEP = 1.0, 128.0  # eV; doubled each time
@@ -49,20 +50,27 @@ class CountedStates:
     kept: KeptResults = field(default_factory=KeptResults)
     origin: Origin = field(default_factory=dict)
 
-    def counts(self, energy: float) -> np.ndarray:
-        """States below an energy (eV) at each k of each spin, (K, s); the MPI ranks share the k-points.
+    @property
+    def at_once(self) -> int:
+        """Energies at which states are counted at the same time: several where ranks outnumber the k-points."""
+        return max(1, world().size // len(self.k_points))
+
+    def counts(self, energies: np.ndarray) -> np.ndarray:
+        """States below energies (n,) (eV) at each k of each spin, (n, K, s); the MPI ranks share k-points and energies.
 
         Raises:
             SolverError: a count fails.
         """
 
-        def count(k: np.ndarray) -> list[int]:
-            overlap = self.operators.overlap.at_k(k)
+        def count(point: np.ndarray) -> list[int]:
+            overlap = self.operators.overlap.at_k(point[:3])
             channels = self.operators.hamiltonian
-            return [count_below(channel.at_k(k), overlap, energy, self.direct) for channel in channels]
+            return [count_below(channel.at_k(point[:3]), overlap, point[3], self.direct) for channel in channels]
 
-        points = KeptPoints(self.kept, "count of states", {**self.origin, "energy": repr(energy)})
-        return np.array(points.over(count, self.k_points, self.operators.num_orbitals, "Fermi level"))
+        points = [[*k, energy] for energy in energies.tolist() for k in self.k_points.tolist()]
+        known = KeptPoints(self.kept, "count of states", self.origin)
+        found = known.over(count, np.array(points), self.operators.num_orbitals, "Fermi level")
+        return np.array(found).reshape(len(energies), len(self.k_points), -1)
 
     def excess(self, counts: np.ndarray) -> float:
         """Electrons that so many states (K, s) hold, less those there are."""
@@ -80,28 +88,30 @@ class CountedStates:
         if len(self.k_points) > 1:  # Γ alone tells nearly as much, and its matrices are real
             low, high, _ = replace(self, k_points=self.k_points[:1], weights=np.ones(1)).bracket(guess, step)
             guess, step = (low + high) / 2, BRACKET
-        low, high, in_gap = self.bracket(guess, step)
-        return self._gap_around(low) if in_gap else self._among_states(low, high, occupation)
+        low, high, filled = self.bracket(guess, step)
+        return self._among_states(low, high, occupation) if filled is None else self._gap_around(low, filled)
 
-    def bracket(self, guess: float, step: float) -> tuple[float, float, bool]:
-        """Energies at most `BRACKET` apart with the level between them, and whether they are in a gap."""
-        low, high, energy = -np.inf, np.inf, guess
+    def bracket(self, guess: float, step: float) -> tuple[float, float, np.ndarray | None]:
+        """Energies at most `BRACKET` apart with the level between them; in a gap also the filled bands of each spin."""
+        low, high, energies = -np.inf, np.inf, np.array([guess])
         while high - low > BRACKET:
-            counts = self.counts(energy)
-            excess = self.excess(counts)
-            if abs(excess) < WHOLE:  # a gap; or bands overlap, and as much of some is full as is empty of others
-                return energy, energy, self._fills_bands(counts)
-            low, high = (low, energy) if excess > 0 else (energy, high)
+            for energy, counts in zip(energies.tolist(), self.counts(energies), strict=True):
+                excess = self.excess(counts)
+                if abs(excess) < WHOLE:  # a gap; or bands overlap, and as much of some is full as is empty of others
+                    return energy, energy, counts[0] if self._fills_bands(counts) else None
+                low, high = (low, min(high, energy)) if excess > 0 else (max(low, energy), high)
             if np.isfinite(high - low):
-                energy = (low + high) / 2
-            elif step <= LARGEST_STEP:
-                energy, step = (low + step if np.isfinite(low) else high - step), 2 * step
-            else:
+                energies = np.linspace(low, high, self.at_once + 2)[1:-1]
+                continue
+            if step > LARGEST_STEP:
                 raise SolverError(
-                    f"{self.electrons:g} electrons do not fit into the bands between {min(guess, energy):.1f} and "
-                    f"{max(guess, energy):.1f} eV; check the electron count and the basis"
+                    f"{self.electrons:g} electrons do not fit into the bands between {min(guess, *energies):.1f} and "
+                    f"{max(guess, *energies):.1f} eV; check the electron count and the basis"
                 )
-        return low, high, False
+            steps = step * (2.0 ** np.arange(1, self.at_once + 1) - 1)
+            energies = low + steps if np.isfinite(low) else high - steps
+            step *= 2.0**self.at_once
+        return low, high, None
 
     def _fills_bands(self, counts: np.ndarray) -> bool:
         """Whether these states (K, s) are those of the electrons, and the same bands at all k."""
@@ -112,32 +122,38 @@ class CountedStates:
         points = KeptPoints(self.kept, "k-point of the mesh", {**self.origin, "states": repr(selection)})
         return points.spectra(self.operators, solver, self.k_points, "Fermi level")
 
-    def _gap_around(self, inside: float) -> tuple[float, tuple[float, float]]:
-        """Middle and edges of the gap around an energy; an edge that is far away is infinite."""
+    def _gap_around(self, inside: float, filled: np.ndarray) -> tuple[float, tuple[float, float]]:
+        """Middle and edges of the gap around an energy; an edge that is far away is infinite.
+
+        filled: (s,) bands of each spin below the gap. They tell on which side a state is that the energy fell on.
+        """
         nearest = self._nearest_states(inside)
-        top, bottom = self._edge(inside, nearest, -1), self._edge(inside, nearest, 1)
+        top, bottom = (self._edge(inside, filled, nearest, side) for side in (-1, 1))
         return ((top + bottom) / 2 if np.isfinite(bottom - top) else inside), (top, bottom)
 
-    def _edge(self, inside: float, nearest: list[np.ndarray], side: int) -> float:
-        """The nearest state above (side 1) or below (side -1) an energy in a gap.
+    def _edge(self, inside: float, filled: np.ndarray, nearest: list[list[Spectrum]], side: int) -> float:
+        """The nearest state above (side 1) or below (side -1) a gap that an energy is in.
 
         nearest: at each k of each spin the states around that energy. Up to the farthest of those that go least far all
         are known; where none of them is on this side, the search goes on from there.
         """
         centre = inside
         for _ in range(MOST_STEPS):
-            reach = min(float(np.abs(energies - centre).max()) for energies in nearest)
-            distance = side * (np.concatenate(nearest) - inside)
-            edge = inside + side * distance[distance > 0].min(initial=np.inf)
+            reach = min(float(np.abs(one.energies - centre).max()) for channels in nearest for one in channels)
+            beyond = [
+                one.energies[(one.first + np.arange(len(one.energies)) >= bands) == (side > 0)]
+                for channels in nearest
+                for one, bands in zip(channels, filled, strict=True)
+            ]
+            edge = side * (side * np.concatenate(beyond)).min(initial=np.inf)
             if side * (edge - centre) <= reach:
                 return float(edge)
             centre += side * reach
             nearest = self._nearest_states(centre)
         return side * np.inf
 
-    def _nearest_states(self, centre: float) -> list[np.ndarray]:
-        spectra = self._spectra(Selection(num_bands=EDGE_STATES, centre=centre))
-        return [spectrum.energies for channels in spectra for spectrum in channels]
+    def _nearest_states(self, centre: float) -> list[list[Spectrum]]:
+        return self._spectra(Selection(num_bands=EDGE_STATES, centre=centre))
 
     def _among_states(
         self, low: float, high: float, occupation: Occupation

@@ -31,7 +31,10 @@ class KeptPoints:
         *,
         teams: int | None = None,
     ) -> list[Any]:
-        """`over_k_points` of a function that gives JSON; what is known is not solved, nor one of the (K, 3) twice."""
+        """`over_k_points` of a function that gives JSON; what is known is not solved, nor one of the points twice.
+
+        k_points: (K, 3), or with more columns for what else the results depend on.
+        """
         missing = self._missing(k_points)
 
         def solve_and_keep(k: np.ndarray) -> Any:
@@ -39,7 +42,9 @@ class KeptPoints:
             self._kept.add(self._kind, self._origin, [k.tolist(), content])
             return content
 
-        solved = over_k_points(solve_and_keep, np.reshape(missing, (-1, 3)), num_orbitals, label, teams=teams)
+        solved = over_k_points(
+            solve_and_keep, np.reshape(missing, (-1, k_points.shape[1])), num_orbitals, label, teams=teams
+        )
         self.known.update(zip(missing, solved, strict=True))
         return [self.known[k] for k in map(tuple, k_points.tolist())]
 

@@ -6,7 +6,7 @@ from pymatgen.core import Lattice, Structure
 
 from deeph_tracegrad.blocks import BlockMatrix
 from deeph_tracegrad.errors import SolverError
-from deeph_tracegrad.inference import fermi
+from deeph_tracegrad.inference import counted_fermi, fermi
 from deeph_tracegrad.inference.bloch import bloch_operators
 from deeph_tracegrad.inference.counted_fermi import BRACKET, EDGE_STATES, CountedStates
 from deeph_tracegrad.inference.fermi import (
@@ -23,6 +23,7 @@ from deeph_tracegrad.inference.gap import band_edges
 from deeph_tracegrad.inference.solvers import Spectrum
 from deeph_tracegrad.material import Material
 from deeph_tracegrad.orbitals import Basis, ElementBasis, SpinMode
+from deeph_tracegrad.parallel import World
 from materials import random_material
 
 WEIGHTS = np.array([0.25, 0.75])
@@ -187,7 +188,7 @@ def test_edges_of_a_gap_are_sought_at_every_k():
             return [[spectrum(selection.centre, levels)] for levels in (crowded, sparse_levels)]
 
     counted = Given(None, np.zeros((2, 3)), np.full(2, 0.5), 40.0, 2)
-    level, edges = counted._gap_around(0.0)
+    level, edges = counted._gap_around(0.0, np.array([20]))
     assert edges == pytest.approx((-0.6, 0.1))
     assert level == pytest.approx(-0.25)
     filled = np.linspace(-9.0, -1.0, 40)
@@ -196,7 +197,32 @@ def test_edges_of_a_gap_are_sought_at_every_k():
         def _spectra(self, selection):
             return [[spectrum(selection.centre, filled)]]
 
-    assert Full(None, np.zeros((1, 3)), np.ones(1), 80.0, 2)._gap_around(0.0) == (0.0, (-1.0, np.inf))
+    assert Full(None, np.zeros((1, 3)), np.ones(1), 80.0, 2)._gap_around(0.0, np.array([40])) == (0.0, (-1.0, np.inf))
+
+
+@pytest.mark.parametrize("guess", [-40.0, 0.3, 30.0])
+@pytest.mark.parametrize("electrons", [50, 51])
+def test_several_energies_at_once_give_the_same_level(guess, electrons, monkeypatch):
+    levels = np.concatenate([np.linspace(-9.0, -1.0, 25), np.linspace(2.0, 7.0, 25)])
+    material = replace(chain_of_levels(levels, electrons=electrons), fermi_level=guess)
+    monkeypatch.setattr(fermi, "DENSE_LIMIT", 0)
+    rounds, counts = [], CountedStates.counts
+
+    def counted(self, energies):
+        rounds.append(len(energies))
+        return counts(self, energies)
+
+    monkeypatch.setattr(CountedStates, "counts", counted)
+    alone = find_fermi_level(material, bloch_operators(material))
+    rounds_alone = rounds.copy()
+    rounds.clear()
+    monkeypatch.setattr(counted_fermi, "world", lambda: World(size=5))
+    together = find_fermi_level(material, bloch_operators(material))
+    assert together.level == pytest.approx(alone.level, abs=1e-9)
+    assert together.gap == pytest.approx(alone.gap, abs=1e-9)
+    assert set(rounds_alone) == {1}
+    assert set(rounds) <= {1, 5}
+    assert len(rounds) < len(rounds_alone) or len(rounds) == 1  # the guess lay in the gap
 
 
 def test_counts_refuse_electrons_that_do_not_fit(monkeypatch):
