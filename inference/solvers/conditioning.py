@@ -101,8 +101,12 @@ def deflation_of(overlap: sparse.csr_array, direct: str) -> Deflation | None:
 
 
 def smallest_eigenvalue_bound(overlap: sparse.csr_array) -> float:
-    """An upper bound of the smallest eigenvalue of a Hermitian matrix, by Lanczos' recurrence."""
+    """An upper bound of the smallest eigenvalue of a Hermitian matrix, by Lanczos' recurrence.
+
+    In single precision, whose rounding is far below what is suspicious.
+    """
     size = overlap.shape[0]
+    overlap = overlap.astype(np.complex64 if np.iscomplexobj(overlap.data) else np.float32)
     vector = np.random.default_rng(0).standard_normal(size).astype(overlap.dtype)
     vector /= np.linalg.norm(vector)
     before, beta = np.zeros_like(vector), 0.0

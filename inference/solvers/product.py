@@ -11,19 +11,27 @@ from deeph_tracegrad.nn.kernels.library import compiled, kernel
 
 WORTH_A_THREAD = 2**19  # stored entries
 
+# of which complex numbers have two
+_NUMBERS = {
+    np.dtype(np.float32): torch.float32,
+    np.dtype(np.complex64): torch.float32,
+    np.dtype(np.float64): torch.float64,
+    np.dtype(np.complex128): torch.float64,
+}
+
 
 def product(matrix: sparse.csr_array, vectors: np.ndarray) -> np.ndarray:
-    """A x, of double precision; matrix: (M, M) real or complex. vectors: (M,) or (M, n)."""
-    known = (np.float64, np.complex128)
+    """A x; matrix: (M, M) real or complex, of single or double precision. vectors: (M,) or (M, n)."""
     dtype = np.result_type(matrix.dtype, vectors.dtype)
-    if dtype not in known or matrix.dtype not in known or not compiled(torch.empty(0, dtype=torch.float64)):
+    number = _NUMBERS.get(dtype)
+    if number is None or _NUMBERS.get(matrix.dtype) != number or not compiled(torch.empty(0, dtype=number)):
         return matrix @ vectors
     if np.iscomplexobj(vectors) and not np.iscomplexobj(matrix):  # real and imaginary parts are vectors of their own
-        pairs = np.ascontiguousarray(vectors).view(np.float64).reshape(len(vectors), -1)
-        return product(matrix, pairs).view(np.complex128).reshape(matrix.shape[0], *vectors.shape[1:])
+        pairs = np.ascontiguousarray(vectors, dtype).view(matrix.dtype).reshape(len(vectors), -1)
+        return product(matrix, pairs).view(dtype).reshape(matrix.shape[0], *vectors.shape[1:])
     rows = np.ascontiguousarray(vectors, dtype)
     result = np.empty((matrix.shape[0], *vectors.shape[1:]), dtype)
-    kernel("sparse_product", torch.float64)(
+    kernel("sparse_product", number)(
         int(np.iscomplexobj(matrix)),
         int(matrix.indices.dtype == np.int64),
         *(np.ascontiguousarray(array) for array in (matrix.data, matrix.indices, matrix.indptr)),
