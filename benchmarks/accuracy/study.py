@@ -125,6 +125,8 @@ ROWS = (
     Row("huber", "…, loss: Huber", (*BEST, "training.loss=huber"), reference="best"),
     Row("block-weights", "…, weights by norm", (*BEST, "training.block_weights=norm"), reference="best"),
     Row("no-average", "…, no average of the weights", (*BEST, "training.optimizer.ema_decay=0"), reference="best"),
+    Row("weak-trace", "…, a tenth of the trace loss", (*BEST, "model.tracegrad.loss_weight=0.03"), reference="best"),
+    Row("no-trace", "…, gradient only", (*BEST, "model.tracegrad.loss_weight=0"), reference="best"),
     Row("log-labels", "…, labels: logarithms", (*BEST, "model.tracegrad.labels=log"), reference="best"),
     Row("raw-labels", "…, labels: as they are", (*BEST, "model.tracegrad.labels=raw"), reference="best"),
     Row("square", "…, signal: tr((H H†)²)", (*BEST, "model.tracegrad.signal=trace_square"), reference="best"),
