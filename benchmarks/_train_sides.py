@@ -111,7 +111,7 @@ class Ours:
         state = TrainingState(task.config, task.material.basis, task.material.spin, task.device)
         self.network, self.optimizer = state.network, state.optimizer
         self.autocast = False
-        self._trace_weight = task.config.model.tracegrad.loss_weight
+        self._trace_weight = task.config.model.tracegrad.form.loss_weight
         self.take(task)
 
     def take(self, task: Task) -> None:

@@ -84,7 +84,7 @@ def learner(preset: str, work: str) -> Callable[[HamiltonianGraph], object]:
     if work == "prediction":
         return lambda graph: predict(state, graph)
     state.network.recompute = work == "recompute"
-    return lambda graph: training_step(state, graph, PRESETS[preset].loss_weight)
+    return lambda graph: training_step(state, graph, PRESETS[preset].form.loss_weight)
 
 
 @torch.inference_mode()

@@ -150,7 +150,7 @@ def step_rates(dataset: GraphDataset) -> tuple[float, float]:
         for source, found in zip((kept, islice(batches(dataset, number), STEPS)), rates, strict=True):
             start, edges = time.process_time(), 0
             for graph in source:
-                training_step(state, graph, config.model.tracegrad.loss_weight)
+                training_step(state, graph, config.model.tracegrad.form.loss_weight)
                 edges += graph.num_edges
             found.append(edges / (time.process_time() - start))
     return max(rates[0][1:]), max(rates[1][1:])

@@ -3,8 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/tracegrad_presets.py [RUNS] [--out FOLDER] [--epochs N] [--seeds S ...]
 
 RUNS: a folder of DFT runs or DeepH folders; the first 70 % by label are trained on, the others validate. Every preset
-is trained with the optimiser and schedule of the default settings, but the published loss and learning rate, without
-baseline and scaling, one structure a batch, once for each seed; the error is the last validation's.
+is trained with the default settings, one structure a batch, once for each seed; the error is the last validation's.
 A run folder that is complete counts as it is, one that was interrupted is taken up again. Without RUNS only the step is
 timed, on an 18-atom supercell of the graphene fixture: forward, loss, backward and optimiser, median processor time of
 interleaved steps.
@@ -23,7 +22,6 @@ from deeph_tracegrad.config import (
     Config,
     DataSettings,
     ModelSettings,
-    OptimizerSettings,
     TraceGradSettings,
     TrainingSettings,
 )
@@ -90,7 +88,7 @@ def step_times(material: Material) -> dict[str, float]:
     for _ in range(STEPS):
         for name, state in states.items():
             start = time.process_time()
-            training_step(state, graph, PRESETS[name].loss_weight)
+            training_step(state, graph, PRESETS[name].form.loss_weight)
             times[name].append(time.process_time() - start)
     return {name: statistics.median(values) for name, values in times.items()}
 
@@ -126,14 +124,12 @@ def configuration(name: str, dataset: Path, arguments: argparse.Namespace, seed:
             seed=seed,
             device="cpu",
             threads=1,
-            loss="mse",
-            optimizer=OptimizerSettings(learning_rate=2e-3),
         ),
     )
 
 
 def model_settings(name: str) -> ModelSettings:
-    return ModelSettings(two_centre_baseline=False, target_scaling=False, tracegrad=PRESETS[name])
+    return ModelSettings(tracegrad=PRESETS[name])
 
 
 def validation_error(config: Config) -> float:

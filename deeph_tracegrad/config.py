@@ -42,20 +42,22 @@ Betas = Annotated[tuple[BelowOne, BelowOne], Field(strict=False)]
 
 
 class TraceGradForm(NamedTuple):
-    """The size of TraceGrad.
+    """The size of TraceGrad, and the weight of its supervision.
 
     width: quadratic forms, and width of the layers between them and the invariants. decoder_width: of the layers that
-    predict the labels. blocks: that have invariants, from the first; None for all.
+    predict the labels. blocks: that have invariants, from the first; None for all. loss_weight: of the labels' error
+    relative to that of H.
     """
 
     width: int
     decoder_width: int
     blocks: int | None
+    loss_weight: float
 
 
 _TRACEGRAD_PRESETS = {
-    "compact": TraceGradForm(width=16, decoder_width=64, blocks=1),
-    "paper": TraceGradForm(width=1024, decoder_width=1024, blocks=None),
+    "compact": TraceGradForm(width=16, decoder_width=64, blocks=1, loss_weight=0.03),
+    "paper": TraceGradForm(width=1024, decoder_width=1024, blocks=None, loss_weight=0.3),
 }
 
 
@@ -133,16 +135,14 @@ class TraceGradSettings(Section):
     """normalised: the invariants after a layer norm over the blocks of an edge, as the TraceGrad authors train; log:
     decades of the block's norm, of which the invariant is a power, above 1 meV; raw: in powers of a hartree."""
 
-    loss_weight: NonNegativeFloat = 0.3
-    """Weight of the trace error relative to the error of H."""
+    loss_weight: NonNegativeFloat | None = None
+    """Weight of the trace error relative to the error of H; the preset's (0.03 or 0.3) where it is not set."""
 
     @property
     def form(self) -> TraceGradForm:
         """The preset's, with what is set here."""
-        preset = _TRACEGRAD_PRESETS[self.preset]
-        return preset._replace(
-            width=self.width or preset.width, decoder_width=self.decoder_width or preset.decoder_width
-        )
+        chosen = self.model_dump(include={"width", "decoder_width", "loss_weight"}, exclude_none=True)
+        return _TRACEGRAD_PRESETS[self.preset]._replace(**chosen)
 
 
 class ModelSettings(Section):

@@ -87,8 +87,9 @@ SETS = (
 )
 
 BOTH: tuple[Budget, ...] = ("epochs", "time")
-COMPACT = ("model.tracegrad.enabled=true", "model.tracegrad.preset=compact")
-PAPER = ("model.tracegrad.enabled=true", "model.tracegrad.preset=paper")
+PUBLISHED = ("model.tracegrad.enabled=true", "model.tracegrad.loss_weight=0.3")
+COMPACT = (*PUBLISHED, "model.tracegrad.preset=compact")
+PAPER = (*PUBLISHED, "model.tracegrad.preset=paper")
 NARROW_PAPER = (*PAPER, "model.tracegrad.width=128", "model.tracegrad.decoder_width=128")
 SCHEDULE = (
     "training.optimizer.name=adamw",

@@ -170,7 +170,7 @@ class Training:
             total = self.ranks.sum(errors.detach().clone())
         state.optimizer.zero_grad()
         if graph is not None:
-            training_loss(errors, total, self.config.model.tracegrad.loss_weight).backward()
+            training_loss(errors, total, self.config.model.tracegrad.form.loss_weight).backward()
         with self.interval.meeting():
             self.gradients.finish()
         if self.settings.optimizer.gradient_clip:

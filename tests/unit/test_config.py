@@ -138,11 +138,13 @@ def test_settings_override_the_file(tmp_path: Path) -> None:
     assert config.model == Config().model.model_copy(update={"tracegrad": config.model.tracegrad})
 
 
-def test_widths_are_the_presets_unless_they_are_set() -> None:
+def test_the_form_is_the_presets_where_nothing_is_set() -> None:
     assert TraceGradSettings().form == TraceGradSettings(preset="compact").form
-    assert TraceGradSettings(preset="paper").form == (1024, 1024, None)
-    assert TraceGradSettings(preset="paper", width=256).form == (256, 1024, None)
-    assert TraceGradSettings(preset="paper", decoder_width=32).form == (1024, 32, None)
+    assert TraceGradSettings().form.loss_weight == 0.03
+    assert TraceGradSettings(preset="paper").form == (1024, 1024, None, 0.3)
+    assert TraceGradSettings(preset="paper", width=256).form == (256, 1024, None, 0.3)
+    assert TraceGradSettings(preset="paper", decoder_width=32).form == (1024, 32, None, 0.3)
+    assert TraceGradSettings(preset="paper", loss_weight=0.0).form == (1024, 1024, None, 0.0)
 
 
 def test_differing_keys() -> None:
