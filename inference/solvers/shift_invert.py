@@ -100,9 +100,10 @@ class _Problem:
     def window(self, low: float, high: float, team: World) -> Spectrum:
         """The states between two shifts at the window's edges; a shift that meets a state moves outwards.
 
-        Each rank of a team takes a shift, and then a slice between two of them.
+        Each rank of a team takes a shift, and then a slice between two of them; slices are wider than shifts move.
         """
-        shifts = np.linspace(low, high, max(team.size, 2))
+        most = int((high - low) / (2 * ATTEMPTS * SHIFT_STEP))
+        shifts = np.linspace(low, high, max(2, min(team.size, most)))
         radius = OVERREACH * (shifts[1] - shifts[0]) / 2
 
         def around(number: int) -> _Found:

@@ -23,6 +23,7 @@ from deeph_tracegrad.inference.solvers.product import product
 from deeph_tracegrad.inference.solvers.spectrum import residual_norms
 from deeph_tracegrad.inference.solvers.superlu import SuperLuFactors
 from deeph_tracegrad.inference.solvers.triangle import upper_triangle
+from deeph_tracegrad.parallel import World
 
 SIZE = 240
 PLANTED = (0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.45, 0.45 + 1e-9, 0.45 + 2e-6)  # more copies than a block, and near ones
@@ -224,6 +225,32 @@ def test_the_upper_triangle_has_the_whole_diagonal_and_its_columns_in_order(whol
     assert upper.nnz == np.triu(stored, 1).sum() + 30
     assert (upper.indices[upper.indptr[:-1]] == np.arange(30)).all()
     assert upper.has_canonical_format
+
+
+@pytest.mark.parametrize(("width", "shifts"), [(1.5, 7), (0.0017, 2), (0.0025, 3), (1e-5, 2)])
+def test_a_team_takes_no_more_shifts_than_a_window_has_room_for(width, shifts, problem, exact, monkeypatch):
+    """One rank does the work of all."""
+
+    class Team(World):
+        def share(self, items):
+            return items
+
+        def mapped(self, function, items):
+            return [function(item) for item in items]
+
+    taken = []
+    monkeypatch.setattr(
+        shift_invert,
+        "factorise",
+        lambda *matrices, **options: taken.append(matrices[2]) or factorise(*matrices, **options),
+    )
+    low = -0.2004
+    solver = ShiftInvertSolver(Selection(window=(low, low + width)), "superlu", team=Team(size=7))
+    spectrum = solver(*problem)
+    inside = exact[(exact > low) & (exact < low + width)]
+    np.testing.assert_allclose(spectrum.energies, inside, rtol=0, atol=1e-9)
+    assert len(taken) >= shifts
+    assert taken[:shifts] == pytest.approx(np.linspace(low, low + width, shifts).tolist())
 
 
 def test_factors_too_coarse_to_tell_on_which_side_a_state_lies_are_refused():
